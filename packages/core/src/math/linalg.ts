@@ -1,0 +1,36 @@
+/** Largest singular value by power iteration on AᵀA, and related measures of a [rows × cols] matrix in row-major order. */
+export function spectralNorm(a: ArrayLike<number>, rows: number, cols: number, iterations = 50): number {
+  let v = new Float64Array(cols).fill(1 / Math.sqrt(Math.max(1, cols)))
+  // A deterministic, non-uniform start: the all-ones vector can be orthogonal to the leading direction.
+  for (let j = 0; j < cols; j++) v[j]! *= 1 + 0.5 * Math.sin(1 + 3.7 * j)
+  let sigma = 0
+  for (let it = 0; it < iterations; it++) {
+    const u = new Float64Array(rows)
+    for (let i = 0; i < rows; i++) {
+      let s = 0
+      for (let j = 0; j < cols; j++) s += a[i * cols + j]! * v[j]!
+      u[i] = s
+    }
+    const w = new Float64Array(cols)
+    for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) w[j]! += a[i * cols + j]! * u[i]!
+    const norm = Math.sqrt(w.reduce((s, x) => s + x * x, 0))
+    if (norm === 0) return 0
+    sigma = Math.sqrt(norm)
+    v = w.map((x) => x / norm)
+  }
+  return sigma
+}
+
+/** Orthogonality defect ‖WWᵀ − I‖_F of a [rows × cols] matrix (Lin, Gan, Han 2019, eq. 8). */
+export function orthogonalityDefect(a: ArrayLike<number>, rows: number, cols: number): number {
+  let sum = 0
+  for (let i = 0; i < rows; i++) {
+    for (let k = 0; k <= i; k++) {
+      let dot = 0
+      for (let j = 0; j < cols; j++) dot += a[i * cols + j]! * a[k * cols + j]!
+      const d = i === k ? dot - 1 : dot
+      sum += (i === k ? 1 : 2) * d * d
+    }
+  }
+  return Math.sqrt(sum)
+}

@@ -1,0 +1,138 @@
+import { errors } from '../ir/errors.ts'
+import type { Dim } from '../ir/graph.ts'
+import { invariant } from '../ir/errors.ts'
+
+/** Geometry of a sliding window over the spatial axes. `pads` is [begin…, end…]. */
+export interface Window {
+  readonly strides: readonly number[]
+  readonly pads: readonly number[]
+  readonly dilations: readonly number[]
+}
+
+export interface ConvAttrs extends Window {
+  readonly group: number
+}
+
+export interface ConvTransposeAttrs extends ConvAttrs {
+  readonly outputPadding: readonly number[]
+}
+
+/** Output size of a window of `kernel` over `size`: floor (or ceil) of (size + pads − dilated kernel)/stride, plus 1. */
+export function windowSize(size: Dim, kernel: number, i: number, w: Window, ceil = false): Dim {
+  if (typeof size === 'string') return size !== '?' && kernel === 1 && w.strides[i] === 1 && !w.pads[i] && !w.pads[i + w.strides.length] ? size : '?'
+  const rank = w.strides.length
+  const span = size + w.pads[i]! + w.pads[i + rank]! - w.dilations[i]! * (kernel - 1) - 1
+  let out = (ceil ? Math.ceil(span / w.strides[i]!) : Math.floor(span / w.strides[i]!)) + 1
+  // A window that would start in the end padding is not counted (ONNX MaxPool/AveragePool since opset 19; PyTorch).
+  if (ceil && (out - 1) * w.strides[i]! >= size + w.pads[i]!) out--
+  if (span < 0) throw errors.shapeMismatch(`a window of ${kernel} does not fit into size ${size} with pads ${w.pads}`)
+  return out
+}
+
+/** Up to three spatial axes, missing ones of size 1 in front. */
+const to3 = (xs: readonly number[], fill: number): [number, number, number] => {
+  invariant(xs.length <= 3, 'at most three spatial axes')
+  return [...new Array<number>(3 - xs.length).fill(fill), ...xs] as [number, number, number]
+}
+
+type Numbers = ArrayLike<number>
+
+/**
+ * y[n,o,p] = Σ_{c,k} w[o,c,k] · x[n, g·C/G + c, p·s + k·d − pad]; exact for integers (sums of doubles below 2^53).
+ * x [N, C, …], w [O, C/G, …] → [N, O, …]. Rows are accumulated whole, which keeps the innermost loop contiguous.
+ */
+export function convolve(x: Numbers, xShape: readonly number[], w: Numbers, wShape: readonly number[], outSpatial: readonly number[], a: ConvAttrs): Float64Array {
+  const [N, C] = xShape as [number, number]
+  const [O, cg] = wShape as [number, number]
+  const [D, H, W] = to3(xShape.slice(2), 1)
+  const [KD, KH, KW] = to3(wShape.slice(2), 1)
+  const [OD, OH, OW] = to3(outSpatial, 1)
+  const [sd, sh, sw] = to3(a.strides, 1)
+  const [dd, dh, dw] = to3(a.dilations, 1)
+  const [pd, ph, pw] = to3(a.pads.slice(0, a.strides.length), 0)
+  const og = O / a.group
+  const y = new Float64Array(N * O * OD * OH * OW)
+  for (let n = 0; n < N; n++)
+    for (let o = 0; o < O; o++) {
+      const c0 = Math.floor(o / og) * cg
+      const yBase = (n * O + o) * OD * OH * OW
+      for (let c = 0; c < cg; c++) {
+        const xBase = (n * C + c0 + c) * D * H * W
+        const wBase = (o * cg + c) * KD * KH * KW
+        for (let kd = 0; kd < KD; kd++)
+          for (let kh = 0; kh < KH; kh++)
+            for (let kw = 0; kw < KW; kw++) {
+              const f = w[wBase + (kd * KH + kh) * KW + kw]!
+              if (f === 0) continue
+              const first = Math.max(0, Math.ceil((pw - kw * dw) / sw))
+              const last = Math.min(OW - 1, Math.floor((W - 1 + pw - kw * dw) / sw))
+              for (let od = 0; od < OD; od++) {
+                const id = od * sd + kd * dd - pd
+                if (id < 0 || id >= D) continue
+                for (let oh = 0; oh < OH; oh++) {
+                  const ih = oh * sh + kh * dh - ph
+                  if (ih < 0 || ih >= H) continue
+                  const yRow = yBase + (od * OH + oh) * OW
+                  const xRow = xBase + (id * H + ih) * W + kw * dw - pw
+                  for (let ow = first; ow <= last; ow++) y[yRow + ow]! += f * x[xRow + ow * sw]!
+                }
+              }
+            }
+      }
+    }
+  return y
+}
+
+/**
+ * The transpose of {@link convolve} with respect to its data: y[n, o, p·s + k·d − pad] += w[c, o, k] · x[n, c, p].
+ * x [N, C, …], w [C, O/G, …] → [N, O, …].
+ */
+export function convolveTransposed(x: Numbers, xShape: readonly number[], w: Numbers, wShape: readonly number[], outSpatial: readonly number[], a: ConvAttrs): Float64Array {
+  const [N, C] = xShape as [number, number]
+  const og = wShape[1]!
+  const O = og * a.group
+  const cg = C / a.group
+  const [D, H, W] = to3(xShape.slice(2), 1)
+  const [KD, KH, KW] = to3(wShape.slice(2), 1)
+  const [OD, OH, OW] = to3(outSpatial, 1)
+  const [sd, sh, sw] = to3(a.strides, 1)
+  const [dd, dh, dw] = to3(a.dilations, 1)
+  const [pd, ph, pw] = to3(a.pads.slice(0, a.strides.length), 0)
+  const y = new Float64Array(N * O * OD * OH * OW)
+  for (let n = 0; n < N; n++)
+    for (let c = 0; c < C; c++) {
+      const o0 = Math.floor(c / cg) * og
+      const xBase = (n * C + c) * D * H * W
+      for (let o = 0; o < og; o++) {
+        const yBase = (n * O + o0 + o) * OD * OH * OW
+        const wBase = (c * og + o) * KD * KH * KW
+        for (let kd = 0; kd < KD; kd++)
+          for (let kh = 0; kh < KH; kh++)
+            for (let kw = 0; kw < KW; kw++) {
+              const f = w[wBase + (kd * KH + kh) * KW + kw]!
+              if (f === 0) continue
+              const first = Math.max(0, Math.ceil((pw - kw * dw) / sw))
+              const last = Math.min(W - 1, Math.floor((OW - 1 + pw - kw * dw) / sw))
+              for (let id = 0; id < D; id++) {
+                const od = id * sd + kd * dd - pd
+                if (od < 0 || od >= OD) continue
+                for (let ih = 0; ih < H; ih++) {
+                  const oh = ih * sh + kh * dh - ph
+                  if (oh < 0 || oh >= OH) continue
+                  const yRow = yBase + (od * OH + oh) * OW + kw * dw - pw
+                  const xRow = xBase + (id * H + ih) * W
+                  for (let iw = first; iw <= last; iw++) y[yRow + iw * sw]! += f * x[xRow + iw]!
+                }
+              }
+            }
+      }
+    }
+  return y
+}
+
+/** Output size of a transposed convolution (ONNX ConvTranspose): s·(size − 1) + outputPadding + d·(k − 1) + 1 − pads. */
+export function transposedSize(size: Dim, kernel: number, i: number, a: ConvTransposeAttrs): Dim {
+  if (typeof size === 'string') return '?'
+  const rank = a.strides.length
+  return a.strides[i]! * (size - 1) + a.outputPadding[i]! + a.dilations[i]! * (kernel - 1) + 1 - a.pads[i]! - a.pads[i + rank]!
+}

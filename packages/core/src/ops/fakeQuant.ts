@@ -1,0 +1,66 @@
+import type { Builder } from '../ir/builder.ts'
+import type { QuantParams, Value } from '../ir/graph.ts'
+import type { Op } from '../ir/op.ts'
+import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
+import { quantizeValue } from '../math/fixedPoint.ts'
+import { reduceTo, reshape } from './broadcasting.ts'
+import { clip, div, equal, mask, mul, round, sub } from './elementwise.ts'
+import { quantize } from './integer.ts'
+import { shapeOf, typed } from './shapes.ts'
+
+export interface FakeQuantAttrs {
+  readonly lo: number
+  readonly hi: number
+  /** Axis of x that the scales belong to; null for one scale. */
+  readonly axis: number | null
+}
+
+/** The scales shaped to broadcast against x. */
+const against = (b: Builder, scale: Value, x: Value, axis: number | null): Value =>
+  axis === null ? scale : b.emit(reshape, [scale], { shape: shapeOf(x).map((_, i) => (i === axis ? -1 : 1)) })
+
+/** y = s·clip(RNE(x/s), lo, hi); s is one scale, or one per index of `axis` */
+export const fakeQuant: Op<FakeQuantAttrs> = {
+  name: 'fakeQuant',
+  spec: 'Jacob et al. 2018 (arXiv 1712.05877) §3, symmetric; gradients: Esser et al. 2020 (LSQ, arXiv 1902.08153) eq. 3 and 5',
+  levels: ['qdq'],
+  infer: ([x]) => [typed(x!.dtype, shapeOf(x))],
+  eval: ([x, scale], { lo, hi, axis }) => {
+    const from = numbersOf(x!)
+    const s = numbersOf(scale!)
+    const inner = axis === null ? 1 : sizeOf(x!.shape.slice(axis + 1))
+    const y = new Float64Array(from.length)
+    for (let i = 0; i < y.length; i++) {
+      const k = s[axis === null ? 0 : Math.floor(i / inner) % s.length]!
+      y[i] = k * quantizeValue(from[i]!, k, lo, hi)
+    }
+    return [tensorOf(x!.dtype, x!.shape, y)]
+  },
+  grad: (b, node, [dy], wanted) => {
+    if (!dy) return [null, null]
+    const [x, scale] = node.inputs as [Value, Value]
+    const { lo, hi, axis } = node.attrs
+    const v = b.emit(div, [x, against(b, scale, x, axis)], {})
+    const c = b.emit(clip, [v], { min: lo, max: hi })
+    const inside = mask(b, equal, v, c)
+    const dx = wanted[0] ? b.emit(mul, [dy, inside], {}) : null
+    if (!wanted[1]) return [dx, null]
+    const step = b.emit(sub, [b.emit(round, [c], {}), b.emit(mul, [inside, v], {})], {})
+    const ds = reduceTo(b, b.emit(mul, [dy, step], {}), against(b, scale, x, axis))
+    return [dx, axis === null ? ds : b.emit(reshape, [ds], { shape: [-1] })]
+  },
+  weights: null,
+  quant: 'none',
+  lipschitz: null,
+  positivelyHomogeneous: false,
+  clamp: null,
+  lower: (b, node, [x], out) => b.emit(quantize, [x!], { scale: out.scale[0]!, lo: node.attrs.lo, hi: node.attrs.hi }, { quant: out }),
+}
+
+/** The grid a fakeQuant node with constant scales describes. */
+export const gridOf = (scale: Value, attrs: FakeQuantAttrs): QuantParams => ({
+  scale: Float32Array.from(numbersOf(scale.data!) as Float32Array),
+  axis: attrs.axis,
+  lo: attrs.lo,
+  hi: attrs.hi,
+})

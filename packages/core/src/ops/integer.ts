@@ -1,0 +1,296 @@
+import type { Builder } from '../ir/builder.ts'
+import { errors } from '../ir/errors.ts'
+import type { Level, QuantParams, TensorType, Value } from '../ir/graph.ts'
+import type { Op } from '../ir/op.ts'
+import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { quantizeValue, requantize, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
+import { type ConvAttrs, convolve, type Window, windowSize } from './convolve.ts'
+import { broadcast, broadcastStrides, shapeOf, typed, walk } from './shapes.ts'
+
+/** What every integer op shares: it exists only after lowering, and is not differentiated. */
+const integerOnly = {
+  levels: ['integer'] as readonly Level[],
+  grad: null,
+  weights: null,
+  quant: 'own',
+  lipschitz: null,
+  positivelyHomogeneous: false,
+  clamp: null,
+  lower: null,
+} as const
+
+export interface Saturation {
+  readonly lo: number
+  readonly hi: number
+}
+
+const same = (x: TensorType | null | undefined): TensorType[] => [typed('int32', shapeOf(x))]
+
+/** q = saturate(RNE(fp32(x/s))): real values → grid steps */
+export const quantize: Op<Saturation & { scale: number }> = {
+  ...integerOnly,
+  name: 'quantize',
+  spec: 'ONNX QuantizeLinear-13; TFLite QUANTIZE',
+  infer: ([x]) => same(x),
+  eval: ([x], { scale, lo, hi }) => {
+    const from = numbersOf(x!)
+    const q = new Int32Array(from.length)
+    for (let i = 0; i < q.length; i++) q[i] = quantizeValue(from[i]!, scale, lo, hi)
+    return [tensorOf('int32', x!.shape, q)]
+  },
+}
+
+/** x = fp32(s·q): grid steps → real values */
+export const dequantize: Op<{ scale: number }> = {
+  ...integerOnly,
+  name: 'dequantize',
+  spec: 'ONNX DequantizeLinear-13; TFLite DEQUANTIZE',
+  infer: ([x]) => [typed('float32', shapeOf(x))],
+  eval: ([x], { scale }) => [tensorOf('float32', x!.shape, Float32Array.from(numbersOf(x!) as Int32Array, (q) => scale * q))],
+}
+
+/** y = table[x − lo]: any function of one integer, already on the output grid */
+export const lookup: Op<{ lo: number; table: readonly number[] }> = {
+  ...integerOnly,
+  name: 'lookup',
+  spec: 'dqc: saturate(RNE(fp32(f(s_x·q))/s_y)) tabulated over the input grid',
+  infer: ([x]) => same(x),
+  eval: ([x], { lo, table }) => [tensorOf('int32', x!.shape, Int32Array.from(numbersOf(x!) as Int32Array, (q) => table[q - lo]!))],
+}
+
+/** A table of f over the grid of `x`, onto the grid `out`. Null when the grid of `x` is per channel. */
+export function lookUp(b: Builder, x: Value, out: QuantParams, f: (x: number) => number): Value | null {
+  const q = x.quant
+  if (!q || q.axis !== null || out.axis !== null) return null
+  const table = Array.from({ length: q.hi - q.lo + 1 }, (_, i) =>
+    quantizeValue(Math.fround(f(Math.fround(q.scale[0]! * (q.lo + i)))), out.scale[0]!, out.lo, out.hi),
+  )
+  return b.emit(lookup, [x], { lo: q.lo, table }, { quant: out })
+}
+
+/** Multipliers from accumulator steps to output steps, one per output channel (or a single one). */
+export const multipliers = (x: QuantParams, w: QuantParams, out: QuantParams): number[] =>
+  Array.from(w.scale, (sw) => requantScale(x.scale[0]!, sw, out.scale[0]!))
+
+/** Largest |accumulator| any input on the grid can cause, per output channel: Σ|w|·max|x| + |bias|. Weights are laid out [channels × rest]. */
+export function accumulatorBound(w: ArrayLike<number>, channels: number, bias: ArrayLike<number> | null, x: QuantParams): Float64Array {
+  const reach = Math.max(-x.lo, x.hi)
+  const per = w.length / channels
+  return Float64Array.from({ length: channels }, (_, c) => {
+    let sum = 0
+    for (let i = 0; i < per; i++) sum += Math.abs(w[c * per + i]!)
+    return sum * reach + Math.abs(bias?.[c] ?? 0)
+  })
+}
+
+/** Bits of a signed accumulator that never overflows. */
+export const accumulatorBits = (bound: number): number => Math.ceil(Math.log2(bound + 1)) + 1
+
+/** Throws CompileError when a 32-bit accumulator could overflow. */
+export function checkAccumulator(w: Value, channels: number, bias: Value | null, x: QuantParams): void {
+  const bounds = accumulatorBound(numbersOf(w.data!), channels, bias?.data ? numbersOf(bias.data) : null, x)
+  const worst = bounds.reduce((m, v) => Math.max(m, v), 0)
+  if (worst > 2147483647)
+    throw errors.accumulatorOverflow(`${w.name} needs a ${accumulatorBits(worst)}-bit accumulator, kernels have 32`, null, 'use fewer bits or --exclude the layer')
+}
+
+/** y = saturate(RNE(fp32(acc)·m_o)), acc = b_o + Σ w·x in 32 bits */
+export const intConv: Op<ConvAttrs & Saturation & { multipliers: readonly number[] }> = {
+  ...integerOnly,
+  name: 'intConv',
+  spec: 'ONNX QLinearConv-10 as ONNX Runtime computes it; TFLite CONV_2D (XNNPACK)',
+  infer: ([x, w], a) => {
+    const s = shapeOf(x)
+    const k = shapeOf(w) as readonly number[]
+    return [typed('int32', [s[0]!, k[0]!, ...s.slice(2).map((d, i) => windowSize(d, k[i + 2]!, i, a))])]
+  },
+  eval: ([x, w, b], a) => {
+    const shape = intConv.infer([x!, w!], a)[0]!.shape as number[]
+    const acc = convolve(numbersOf(x!), x!.shape, numbersOf(w!), w!.shape, shape.slice(2), a)
+    return [tensorOf('int32', shape, rescale(acc, shape[1]!, sizeOf(shape.slice(2)), b, a))]
+  },
+}
+
+/** Adds the bias and requantizes accumulators laid out [outer, channels, inner]. */
+function rescale(acc: Float64Array, channels: number, inner: number, b: Tensor | null | undefined, a: Saturation & { multipliers: readonly number[] }): Int32Array {
+  const bias = b ? numbersOf(b) : null
+  const y = new Int32Array(acc.length)
+  for (let i = 0; i < acc.length; i++) {
+    const c = Math.floor(i / inner) % channels
+    y[i] = requantize(acc[i]! + (bias?.[c] ?? 0), a.multipliers.length === 1 ? a.multipliers[0]! : a.multipliers[c]!, a.lo, a.hi)
+  }
+  return y
+}
+
+/** y = saturate(RNE(fp32(acc)·m_o)), acc = b_o + Σ_k x[…, k]·w[o, k] */
+export const intDense: Op<Saturation & { multipliers: readonly number[] }> = {
+  ...integerOnly,
+  name: 'intDense',
+  spec: 'com.microsoft QGemm-1; TFLite FULLY_CONNECTED',
+  infer: ([x, w]) => [typed('int32', [...shapeOf(x).slice(0, -1), shapeOf(w)[0]!])],
+  eval: ([x, w, b], a) => {
+    const [O, K] = w!.shape as [number, number]
+    const rows = sizeOf(x!.shape) / K
+    const acc = convolve(numbersOf(x!), [rows, K, 1], numbersOf(w!), [O, K, 1], [1], { strides: [1], pads: [0, 0], dilations: [1], group: 1 })
+    return [tensorOf('int32', [...x!.shape.slice(0, -1), O], rescale(acc, O, 1, b, a))]
+  },
+}
+
+/** z = saturate(RNE(fp32(Σ_k x[…, i, k]·y[…, k, j])·m)) */
+export const intMatMul: Op<Saturation & { multiplier: number }> = {
+  ...integerOnly,
+  name: 'intMatMul',
+  spec: 'ONNX QLinearMatMul-10 as ONNX Runtime computes it',
+  infer: ([x, y]) => {
+    const [p, q] = [shapeOf(x), shapeOf(y)]
+    return [typed('int32', [...broadcast(p.slice(0, -2), q.slice(0, -2)), p.at(-2)!, q.at(-1)!])]
+  },
+  eval: ([x, y], a) => {
+    const product = multiplyMatrices(x!, y!)
+    return [tensorOf('int32', product.shape, Int32Array.from(product.data, (acc) => requantize(acc, a.multiplier, a.lo, a.hi)))]
+  },
+}
+
+/** Batched matrix product of [… i, k] and [… k, j] in double precision, batch axes broadcast. */
+export function multiplyMatrices(x: Tensor, y: Tensor): { shape: number[]; data: Float64Array } {
+  const [I, K] = x.shape.slice(-2) as [number, number]
+  const J = y.shape.at(-1)!
+  if (y.shape.at(-2) !== K) throw errors.shapeMismatch(`[${x.shape}] and [${y.shape}] do not multiply`)
+  const batch = broadcast(x.shape.slice(0, -2), y.shape.slice(0, -2)) as number[]
+  const [p, q] = [numbersOf(x), numbersOf(y)]
+  const data = new Float64Array(sizeOf(batch) * I * J)
+  walk(batch, [broadcastStrides(x.shape.slice(0, -2), batch), broadcastStrides(y.shape.slice(0, -2), batch)], (n, [px, qy]) => {
+    for (let i = 0; i < I; i++)
+      for (let k = 0; k < K; k++) {
+        const f = p[px! * I * K + i * K + k]!
+        if (f === 0) continue
+        const row = qy! * K * J + k * J
+        const out = (n * I + i) * J
+        for (let j = 0; j < J; j++) data[out + j]! += f * q[row + j]!
+      }
+  })
+  return { shape: [...batch, I, J], data }
+}
+
+interface Affine extends Saturation {
+  readonly scaleX: number
+  readonly scaleY: number
+  readonly scaleOut: number
+}
+
+/** Broadcast of two integer tensors under one scalar rule. */
+function combine(x: Tensor, y: Tensor, f: (p: number, q: number) => number): Tensor {
+  const shape = broadcast(x.shape, y.shape) as number[]
+  const [p, q] = [numbersOf(x), numbersOf(y)]
+  const out = new Int32Array(sizeOf(shape))
+  walk(shape, [broadcastStrides(x.shape, shape), broadcastStrides(y.shape, shape)], (i, [a, c]) => {
+    out[i] = f(p[a!]!, q[c!]!)
+  })
+  return tensorOf('int32', shape, out)
+}
+
+/** z = saturate(RNE(fp32 of (s_x·x ± s_y·y)/s_z)) */
+export const intAdd: Op<Affine & { sign: 1 | -1 }> = {
+  ...integerOnly,
+  name: 'intAdd',
+  spec: 'com.microsoft QLinearAdd-1; TFLite ADD, SUB',
+  infer: ([x, y]) => [typed('int32', broadcast(shapeOf(x), shapeOf(y)))],
+  eval: ([x, y], a) => {
+    const rx = Math.fround(a.scaleX / a.scaleOut)
+    const ry = Math.fround((a.sign * a.scaleY) / a.scaleOut)
+    return [combine(x!, y!, (p, q) => saturate(roundHalfEven(Math.fround(Math.fround(rx * p) + Math.fround(ry * q))), a.lo, a.hi))]
+  },
+}
+
+/** z = saturate(RNE(fp32(x·y)·fp32(fp32(s_x·s_y)/s_z))) */
+export const intMul: Op<Affine> = {
+  ...integerOnly,
+  name: 'intMul',
+  spec: 'com.microsoft QLinearMul-1; TFLite MUL',
+  infer: ([x, y]) => [typed('int32', broadcast(shapeOf(x), shapeOf(y)))],
+  eval: ([x, y], a) => {
+    const m = requantScale(a.scaleX, a.scaleY, a.scaleOut)
+    return [combine(x!, y!, (p, q) => requantize(p * q, m, a.lo, a.hi))]
+  },
+}
+
+/** An operand's grid: its own, or the one chosen for a constant when it was quantized. */
+const affine = (x: Value, y: Value, out: QuantParams): Affine => ({
+  scaleX: x.quant!.scale[0]!,
+  scaleY: y.quant!.scale[0]!,
+  scaleOut: out.scale[0]!,
+  lo: out.lo,
+  hi: out.hi,
+})
+
+export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign: 1 | -1): Value | null =>
+  x.quant && y.quant ? b.emit(intAdd, [x, y], { ...affine(x, y, out), sign }, { quant: out }) : null
+
+export const lowerMul = (b: Builder, x: Value, y: Value, out: QuantParams): Value | null =>
+  x.quant && y.quant ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
+
+export interface AveragePoolAttrs extends Window {
+  readonly kernel: readonly number[]
+  readonly ceil: boolean
+  readonly countIncludePad: boolean
+}
+
+/** y = saturate(RNE(fp32(mean over the window of s_x·x)/s_y)) */
+export const intAveragePool: Op<AveragePoolAttrs & Saturation & { scaleX: number; scaleOut: number }> = {
+  ...integerOnly,
+  name: 'intAveragePool',
+  spec: 'com.microsoft QLinearAveragePool-1; TFLite AVERAGE_POOL_2D',
+  infer: ([x], a) => {
+    const s = shapeOf(x)
+    return [typed('int32', [s[0]!, s[1]!, ...s.slice(2).map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil))])]
+  },
+  eval: ([x], a) => {
+    const { shape, sums, counts } = windowSums(x!, a)
+    const inner = sizeOf(shape.slice(2))
+    return [
+      tensorOf(
+        'int32',
+        shape,
+        Int32Array.from(sums, (s, i) => {
+          const mean = Math.fround(Math.fround(a.scaleX * s) / counts[i % inner]!)
+          return quantizeValue(mean, a.scaleOut, a.lo, a.hi)
+        }),
+      ),
+    ]
+  },
+}
+
+/** y = saturate(RNE(fp32(Σ x)·fp32(s_x/(s_y·area)))): the mean over all spatial axes, which keep size 1 */
+export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: number }> = {
+  ...integerOnly,
+  name: 'intGlobalAveragePool',
+  spec: 'com.microsoft QLinearGlobalAveragePool-1; TFLite MEAN',
+  infer: ([x]) => [typed('int32', shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  eval: ([x], a) => {
+    const area = sizeOf(x!.shape.slice(2))
+    const from = numbersOf(x!)
+    const m = Math.fround(Math.fround(a.scaleX) / Math.fround(Math.fround(a.scaleOut) * area))
+    const y = new Int32Array(from.length / area)
+    for (let i = 0; i < y.length; i++) {
+      let sum = 0
+      for (let k = 0; k < area; k++) sum += from[i * area + k]!
+      y[i] = requantize(sum, m, a.lo, a.hi)
+    }
+    return [tensorOf('int32', x!.shape.map((d, i) => (i < 2 ? d : 1)), y)]
+  },
+}
+
+/** Sum over each window, and how many places count in it (the same for every channel). */
+export function windowSums(x: Tensor, a: AveragePoolAttrs): { shape: number[]; sums: Float64Array; counts: Float64Array } {
+  const [n, c, ...space] = x.shape as [number, number, ...number[]]
+  const out = space.map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil) as number)
+  const ones = new Float64Array(sizeOf(a.kernel)).fill(1)
+  const geometry = { ...a, group: 1 }
+  const sums = convolve(numbersOf(x), [n * c, 1, ...space], ones, [1, 1, ...a.kernel], out, geometry)
+  // Padding counts when asked for, but the overhang of ceil mode beyond it never does.
+  const rank = space.length
+  const widths = a.countIncludePad ? space.map((d, i) => d + a.pads[i]! + a.pads[i + rank]!) : space
+  const field = new Float64Array(sizeOf(widths)).fill(1)
+  const counts = convolve(field, [1, 1, ...widths], ones, [1, 1, ...a.kernel], out, a.countIncludePad ? { ...geometry, pads: a.pads.map(() => 0) } : geometry)
+  return { shape: [n, c, ...out], sums, counts }
+}

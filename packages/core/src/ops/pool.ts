@@ -1,0 +1,185 @@
+import type { Op } from '../ir/op.ts'
+import { numbersOf, sizeOf, stridesOf, tensorOf } from '../ir/tensor.ts'
+import { convInputGrad } from './conv.ts'
+import { type Window, windowSize } from './convolve.ts'
+import { mul, scaled } from './elementwise.ts'
+import { expandLike } from './broadcasting.ts'
+import { type AveragePoolAttrs, intAveragePool, intGlobalAveragePool, windowSums } from './integer.ts'
+import { reduceMax } from './reduce.ts'
+import { filled, knownShape, shapeOf, typed } from './shapes.ts'
+
+export interface MaxPoolAttrs extends Window {
+  readonly kernel: readonly number[]
+  readonly ceil: boolean
+}
+
+/** Calls `visit(outIndex, inIndex)` for each place inside each window, padding left out. */
+function walkWindows(xShape: readonly number[], out: readonly number[], a: MaxPoolAttrs, visit: (o: number, i: number) => void): void {
+  const [n, c, ...space] = xShape as [number, number, ...number[]]
+  const strides = stridesOf(space)
+  const area = sizeOf(space)
+  const places = sizeOf(out)
+  const taps = sizeOf(a.kernel)
+  const own = stridesOf(out)
+  const kstrides = stridesOf(a.kernel)
+  for (let p = 0; p < places; p++)
+    for (let t = 0; t < taps; t++) {
+      let at = 0
+      for (let d = 0; d < space.length && at >= 0; d++) {
+        const k = Math.floor(t / kstrides[d]!) % a.kernel[d]!
+        const i = (Math.floor(p / own[d]!) % out[d]!) * a.strides[d]! + k * a.dilations[d]! - a.pads[d]!
+        at = i < 0 || i >= space[d]! ? -1 : at + i * strides[d]!
+      }
+      if (at < 0) continue
+      for (let m = 0; m < n * c; m++) visit(m * places + p, m * area + at)
+    }
+}
+
+/** y = the largest element of each window; padding never wins */
+export const maxPool: Op<MaxPoolAttrs> = {
+  name: 'maxPool',
+  spec: 'ONNX MaxPool-12, first output',
+  levels: ['float', 'qdq', 'integer'],
+  infer: ([x], a) => {
+    const s = shapeOf(x)
+    return [typed(x!.dtype, [s[0]!, s[1]!, ...s.slice(2).map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil))])]
+  },
+  eval: ([x], a) => {
+    const shape = maxPool.infer([x!], a)[0]!.shape as number[]
+    const from = numbersOf(x!)
+    const y = new Float64Array(sizeOf(shape)).fill(Number.NEGATIVE_INFINITY)
+    walkWindows(x!.shape, shape.slice(2), a, (o, i) => {
+      if (from[i]! > y[o]!) y[o] = from[i]!
+    })
+    return [tensorOf(x!.dtype, shape, y)]
+  },
+  grad: (b, node, [dy]) => [dy ? b.emit(maxPoolGrad, [node.inputs[0]!, dy], node.attrs) : null],
+  weights: null,
+  quant: 'shared',
+  lipschitz: null,
+  positivelyHomogeneous: true,
+  clamp: null,
+  lower: (b, node, [x], out) => b.emit(maxPool, [x!], node.attrs, { quant: out }),
+}
+
+/** dx = dy sent to the first largest element of each window: the VJP of {@link maxPool}, from its input and dy */
+export const maxPoolGrad: Op<MaxPoolAttrs> = {
+  name: 'maxPoolGrad',
+  spec: 'ONNX MaxPool-12 indices, scattered with reduction = add',
+  levels: ['float', 'qdq'],
+  infer: ([x]) => [typed(x!.dtype, shapeOf(x))],
+  eval: ([x, dy], a) => {
+    const from = numbersOf(x!)
+    const g = numbersOf(dy!)
+    const best = new Float64Array(g.length).fill(Number.NEGATIVE_INFINITY)
+    const at = new Int32Array(g.length).fill(-1)
+    walkWindows(x!.shape, dy!.shape.slice(2), a, (o, i) => {
+      if (from[i]! > best[o]!) {
+        best[o] = from[i]!
+        at[o] = i
+      }
+    })
+    const dx = new Float64Array(from.length)
+    for (let o = 0; o < g.length; o++) if (at[o]! >= 0) dx[at[o]!]! += g[o]!
+    return [tensorOf(x!.dtype, x!.shape, dx)]
+  },
+  grad: null,
+  weights: null,
+  quant: 'none',
+  lipschitz: null,
+  positivelyHomogeneous: false,
+  clamp: null,
+  lower: null,
+}
+
+/** y = the mean of each window; padding counts only when asked to */
+export const averagePool: Op<AveragePoolAttrs> = {
+  name: 'averagePool',
+  spec: 'ONNX AveragePool-19',
+  levels: ['float', 'qdq'],
+  infer: ([x], a) => {
+    const s = shapeOf(x)
+    return [typed(x!.dtype, [s[0]!, s[1]!, ...s.slice(2).map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil))])]
+  },
+  eval: ([x], a) => {
+    const { shape, sums, counts } = windowSums(x!, a)
+    const inner = counts.length
+    return [tensorOf(x!.dtype, shape, sums.map((s, i) => s / counts[i % inner]!))]
+  },
+  grad: (b, node, [dy]) => {
+    if (!dy) return [null]
+    const x = node.inputs[0]!
+    const a = node.attrs
+    const s = shapeOf(x)
+    const channels = knownShape({ dtype: 'float32', shape: [s[1]!] })[0]!
+    const space = knownShape({ dtype: 'float32', shape: s.slice(2) }, 'the spatial size')
+    const { shape, counts } = windowSums(filled(dy.dtype, [1, 1, ...space], 0), a)
+    const share = b.constant(tensorOf(dy.dtype, shape, counts.map((c) => 1 / c)), 'share')
+    const ones = b.constant(filled(dy.dtype, [channels, 1, ...a.kernel], 1), 'ones')
+    return [convInputGrad(b, b.emit(mul, [dy, share], {}), ones, x, { ...a, group: channels })]
+  },
+  weights: null,
+  quant: 'own',
+  lipschitz: null,
+  positivelyHomogeneous: true,
+  clamp: null,
+  lower: (b, node, [x], out) =>
+    x?.quant && x.quant.axis === null
+      ? b.emit(intAveragePool, [x], { ...node.attrs, scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
+      : null,
+}
+
+/** y[n,c] = the mean over all spatial axes, which keep size 1 */
+export const globalAveragePool: Op<Record<string, never>> = {
+  name: 'globalAveragePool',
+  spec: 'ONNX GlobalAveragePool-1',
+  levels: ['float', 'qdq'],
+  infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  eval: ([x]) => {
+    const area = sizeOf(x!.shape.slice(2))
+    const from = numbersOf(x!)
+    const y = new Float64Array(from.length / area)
+    for (let i = 0; i < y.length; i++) {
+      for (let k = 0; k < area; k++) y[i]! += from[i * area + k]!
+      y[i]! /= area
+    }
+    return [tensorOf(x!.dtype, x!.shape.map((d, i) => (i < 2 ? d : 1)), y)]
+  },
+  grad: (b, node, [dy]) => {
+    if (!dy) return [null]
+    const x = node.inputs[0]!
+    const area = sizeOf(knownShape({ dtype: 'float32', shape: shapeOf(x).slice(2) }, 'the spatial size'))
+    return [expandLike(b, scaled(b, dy, 1 / area), x)]
+  },
+  weights: null,
+  quant: 'own',
+  lipschitz: 1,
+  positivelyHomogeneous: true,
+  clamp: null,
+  lower: (b, _, [x], out) =>
+    x?.quant && x.quant.axis === null
+      ? b.emit(intGlobalAveragePool, [x], { scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
+      : null,
+}
+
+/** y[n,c] = the largest element over all spatial axes, which keep size 1 */
+export const globalMaxPool: Op<Record<string, never>> = {
+  name: 'globalMaxPool',
+  spec: 'ONNX GlobalMaxPool-1',
+  levels: ['float', 'qdq'],
+  infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  eval: ([x]) => reduceMax.eval([x!], { axes: x!.shape.map((_, i) => i).slice(2), keepDims: true }),
+  grad: (b, node, dys, wanted) => reduceMax.grad!(b, { ...node, attrs: { axes: shapeOf(node.inputs[0]).map((_, i) => i).slice(2), keepDims: true } }, dys, wanted),
+  weights: null,
+  quant: 'shared',
+  lipschitz: 1,
+  positivelyHomogeneous: true,
+  clamp: null,
+  lower: (b, node, [x], out) => {
+    const space = shapeOf(node.inputs[0]).slice(2)
+    if (!space.every((d) => typeof d === 'number')) return null
+    const ones = space.map(() => 1)
+    return b.emit(maxPool, [x!], { kernel: space as number[], strides: ones, dilations: ones, pads: [...space, ...space].map(() => 0), ceil: false }, { quant: out })
+  },
+}
+
