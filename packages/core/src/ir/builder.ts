@@ -6,7 +6,6 @@ import { type DType, scalar, type Tensor, tensorOf } from './tensor.ts'
 /** Optional facts about a new node. */
 export interface NodeFacts {
   readonly name?: string
-  readonly origin?: unknown
   /** Names for the outputs. */
   readonly outputs?: readonly string[]
   /** Types that outrank inference (a reader's declared shapes, for ops that cannot infer). */
@@ -90,7 +89,7 @@ export function createBuilder(float: DType = 'float32'): Builder {
           quant: facts.quant ?? null,
         }
       })
-      const node: Node = { op, name: facts.name ?? '', inputs: ins, outputs, attrs, origin: facts.origin ?? null }
+      const node: Node = { op, name: facts.name ?? '', inputs: ins, outputs, attrs }
       nodes.push(node)
       for (const v of outputs) producers.set(v, node)
       return outputs

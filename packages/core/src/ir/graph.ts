@@ -43,8 +43,6 @@ export interface Node<A = any> {
   readonly inputs: readonly (Value | null)[]
   readonly outputs: readonly Value[]
   readonly attrs: A
-  /** How the source format spelt this node, for a writer of that format. Dropped as soon as a pass rebuilds the node. */
-  readonly origin: unknown
 }
 
 /** Frozen, topologically ordered, single assignment. Constants are values with data, shared by reference. */
@@ -56,7 +54,7 @@ export interface Graph<L extends Level = Level> {
   /** Names under which the outputs are known outside; `outputs[i].name` may differ after a rewrite. */
   readonly outputNames: readonly string[]
   readonly nodes: readonly Node[]
-  /** What the source format holds beside nodes (metadata, opsets, …), for a writer of that format. */
+  /** How the source format spelt these nodes and what it holds beside them (metadata, opsets, …), for a writer of that format. */
   readonly origin: unknown
 }
 

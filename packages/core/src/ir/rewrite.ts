@@ -7,7 +7,12 @@ export type Visit = (b: Builder, node: Node, inputs: readonly (Value | null)[]) 
 /** Copies a node onto new inputs; the same node when nothing changed, so that origins survive. */
 export function keep(b: Builder, node: Node, inputs: readonly (Value | null)[]): readonly Value[] {
   if (inputs.every((v, i) => v === node.inputs[i])) return b.adopt(node)
-  return b.add(node.op, inputs, node.attrs, { name: node.name, quant: node.outputs[0]?.quant ?? null })
+  return b.add(node.op, inputs, node.attrs, {
+    name: node.name,
+    quant: node.outputs[0]?.quant ?? null,
+    outputs: node.outputs.map((v) => v.name),
+    ...(node.op.name === 'foreign' ? { types: node.outputs } : {}),
+  })
 }
 
 /** Nodes that reach an output. */
@@ -63,7 +68,7 @@ export function inline(b: Builder, graph: Graph, inputs: readonly Value[]): Valu
       node.op,
       node.inputs.map((v) => (v ? resolve(v) : null)),
       node.attrs,
-      { name: node.name, outputs: node.outputs.map((v) => v.name), ...(node.op.name === 'foreign' ? { types: node.outputs } : {}), origin: node.origin },
+      { name: node.name, outputs: node.outputs.map((v) => v.name), ...(node.op.name === 'foreign' ? { types: node.outputs } : {}) },
     )
     node.outputs.forEach((v, i) => map.set(v, outs[i]!))
   }

@@ -28,8 +28,10 @@ export function printGraph(graph: Graph, full = false): string {
     lines.push(`const %${v.name}: ${typeText(v)}${quantText(v.quant)} = ${shown}`)
   }
   for (const n of graph.nodes) {
-    const attrs = JSON.stringify(n.attrs, (_, x) =>
-      x === Number.POSITIVE_INFINITY
+    const attrs = JSON.stringify(n.attrs, (key, x) =>
+      key === 'payload'
+        ? undefined
+        : x === Number.POSITIVE_INFINITY
         ? '∞'
         : x === Number.NEGATIVE_INFINITY
           ? '-∞'

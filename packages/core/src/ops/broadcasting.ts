@@ -100,7 +100,7 @@ export function restoreAxes(b: Builder, dy: Value, x: Value, { axes, keepDims }:
 export const reduceSum: Op<ReduceAttrs> = {
   name: 'reduceSum',
   spec: 'ONNX ReduceSum-13, constant axes',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x], attrs) => [typed(x!.dtype, reducedShape(shapeOf(x), attrs))],
   eval: ([x], attrs) => {
     const shape = reducedShape(x!.shape, attrs) as number[]

@@ -29,10 +29,11 @@ export function quantizeBias(b: Builder, bias: Value | null | undefined, x: Quan
 export const conv: Op<ConvAttrs> = {
   name: 'conv',
   spec: 'ONNX Conv-11, explicit pads, one to three spatial axes',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x, w, b], a) => {
     const s = shapeOf(x)
     const k = knownShape(w, 'the weights')
+    needs(x!.dtype === w!.dtype, `a convolution of ${x!.dtype} with ${w!.dtype}`)
     needs(s.length === k.length && s.length >= 3 && s.length <= 5, `a convolution of [${s}] with [${k}]`)
     needs(a.strides.length === s.length - 2 && a.pads.length === 2 * a.strides.length && a.dilations.length === a.strides.length, 'strides, pads and dilations must match the spatial axes')
     needs(a.strides.every((v) => v > 0) && a.dilations.every((v) => v > 0), 'strides and dilations must be positive')
@@ -143,7 +144,7 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
 export const convTranspose: Op<ConvTransposeAttrs> = {
   name: 'convTranspose',
   spec: 'ONNX ConvTranspose-11, explicit pads',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x, w], a) => {
     const s = shapeOf(x)
     const k = knownShape(w, 'the weights')
@@ -189,10 +190,11 @@ function cropTo(b: Builder, y: Value, x: Value): Value {
 export const dense: Op<Record<string, never>> = {
   name: 'dense',
   spec: 'ONNX Gemm-13 with transB = 1, α = β = 1, any leading axes',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x, w, b]) => {
     const s = shapeOf(x)
     const k = knownShape(w, 'the weights')
+    needs(x!.dtype === w!.dtype, `a dense layer of ${x!.dtype} with ${w!.dtype}`)
     needs(k.length === 2 && s.length >= 1 && (typeof s.at(-1) === 'string' || s.at(-1) === k[1]), `a dense layer of [${s}] with [${k}]`)
     if (b) needs(shapeOf(b).length === 1 && shapeOf(b)[0] === k[0], `a bias of [${shapeOf(b)}] for ${k[0]} outputs`)
     return [typed(x!.dtype, [...s.slice(0, -1), k[0]!])]
@@ -234,11 +236,12 @@ export const dense: Op<Record<string, never>> = {
 export const matmul: Op<Record<string, never>> = {
   name: 'matmul',
   spec: 'ONNX MatMul-13, ranks of two and more',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x, y]) => {
     const [p, q] = [shapeOf(x), shapeOf(y)]
     const [k, l] = [p.at(-1) as Dim, q.at(-2) as Dim]
     needs(p.length >= 2 && q.length >= 2 && (typeof k === 'string' || typeof l === 'string' || k === l), `[${p}] and [${q}] do not multiply`)
+    needs(x!.dtype === y!.dtype, `a product of ${x!.dtype} and ${y!.dtype}`)
     return [typed(x!.dtype, [...broadcast(p.slice(0, -2), q.slice(0, -2)), p.at(-2)!, q.at(-1)!])]
   },
   eval: ([x, y]) => {

@@ -352,7 +352,7 @@ function binary(d: Binary): Op<Record<string, never>> {
   return {
     name: d.name,
     spec: d.spec,
-    levels: ['float', 'qdq'],
+    levels: ['float', 'qdq', 'integer'],
     infer: ([x, y]) => {
       const shape = broadcast(shapeOf(x, 'first operand'), shapeOf(y, 'second operand'))
       if (x!.dtype !== y!.dtype) throw errors.shapeMismatch(`${d.name} of ${x!.dtype} and ${y!.dtype}`)
@@ -518,7 +518,7 @@ export const xor = comparison('xor', 'ONNX Xor-7', (x, y) => (x !== 0) !== (y !=
 export const where: Op<Record<string, never>> = {
   name: 'where',
   spec: 'ONNX Where-16',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([c, x, y]) => [typed(x!.dtype, broadcast(broadcast(shapeOf(c), shapeOf(x)), shapeOf(y)))],
   eval: ([c, x, y]) => {
     const shape = broadcast(broadcast(c!.shape, x!.shape), y!.shape) as number[]
@@ -555,7 +555,7 @@ export const where: Op<Record<string, never>> = {
 export const prelu: Op<Record<string, never>> = {
   name: 'prelu',
   spec: 'ONNX PRelu-16',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x, slope]) => [typed(x!.dtype, broadcast(shapeOf(x), shapeOf(slope)))],
   eval: ([x, slope]) => [evaluateBinary(x!, slope!, x!.dtype, (v, s) => (v >= 0 ? v : s * v))],
   grad: (b, node, [dy], wanted) => {

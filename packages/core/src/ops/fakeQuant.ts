@@ -13,6 +13,8 @@ export interface FakeQuantAttrs {
   readonly hi: number
   /** Axis of x that the scales belong to; null for one scale. */
   readonly axis: number | null
+  /** Whether the op that makes x computes on this grid in integers; otherwise x is real and is quantized here. */
+  readonly fused: boolean
 }
 
 /** The scales shaped to broadcast against x. */

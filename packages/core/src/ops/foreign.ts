@@ -6,6 +6,8 @@ export interface ForeignAttrs {
   readonly type: string
   /** Why core does not know it. */
   readonly reason: string
+  /** The node as its format holds it. Not printed. */
+  readonly payload: unknown
 }
 
 /** A node that core only carries. It stays float and goes back into the format it came from; every other target refuses it. */

@@ -2,7 +2,7 @@ import type { Builder } from '../ir/builder.ts'
 import { errors } from '../ir/errors.ts'
 import type { Level, QuantParams, TensorType, Value } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
-import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { numbersOf, sizeOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { quantizeValue, requantize, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
 import { type ConvAttrs, convolve, type Window, windowSize } from './convolve.ts'
 import { broadcast, broadcastStrides, shapeOf, typed, walk } from './shapes.ts'
@@ -172,10 +172,19 @@ export function multiplyMatrices(x: Tensor, y: Tensor): { shape: number[]; data:
   return { shape: [...batch, I, J], data }
 }
 
+/**
+ * Where a uint8 container puts zero: signed grids in its middle, unsigned ones at its start. Sums and products of ONNX Runtime are taken
+ * in fp32 with these offsets inside, so the last bit depends on them.
+ */
+export const containerZero = (q: { lo: number }): 0 | 128 => (q.lo < 0 ? 128 : 0)
+
 interface Affine extends Saturation {
   readonly scaleX: number
   readonly scaleY: number
   readonly scaleOut: number
+  readonly zeroX: number
+  readonly zeroY: number
+  readonly zeroOut: number
 }
 
 /** Broadcast of two integer tensors under one scalar rule. */
@@ -189,20 +198,25 @@ function combine(x: Tensor, y: Tensor, f: (p: number, q: number) => number): Ten
   return tensorOf('int32', shape, out)
 }
 
-/** z = saturate(RNE(fp32 of (s_x·x ± s_y·y)/s_z)) */
+/** z = saturate(RNE(fma(x, s_x/s_z, fma(±y, s_y/s_z, F)))), F the offset that the containers' zeros leave, all fp32 */
 export const intAdd: Op<Affine & { sign: 1 | -1 }> = {
   ...integerOnly,
   name: 'intAdd',
   spec: 'com.microsoft QLinearAdd-1; TFLite ADD, SUB',
   infer: ([x, y]) => [typed('int32', broadcast(shapeOf(x), shapeOf(y)))],
   eval: ([x, y], a) => {
-    const rx = Math.fround(a.scaleX / a.scaleOut)
-    const ry = Math.fround((a.sign * a.scaleY) / a.scaleOut)
-    return [combine(x!, y!, (p, q) => saturate(roundHalfEven(Math.fround(Math.fround(rx * p) + Math.fround(ry * q))), a.lo, a.hi))]
+    // Multiply–adds round once; the order (y first) is the kernel's.
+    const f = Math.fround
+    const rx = f(f(a.scaleX) / f(a.scaleOut))
+    const ry = a.sign * f(f(a.scaleY) / f(a.scaleOut))
+    const offset = f(a.zeroOut - f(rx * a.zeroX + f(ry * a.zeroY)))
+    return [
+      combine(x!, y!, (p, q) => saturate(roundHalfEven(f((p + a.zeroX) * rx + f((q + a.zeroY) * ry + offset))) - a.zeroOut, a.lo, a.hi)),
+    ]
   },
 }
 
-/** z = saturate(RNE(fp32(x·y)·fp32(fp32(s_x·s_y)/s_z))) */
+/** z = saturate(RNE(fp32(fp32(x·y·r) + zero)) − zero), r = fp32(fp32(s_x·s_y)/s_z) */
 export const intMul: Op<Affine> = {
   ...integerOnly,
   name: 'intMul',
@@ -210,7 +224,8 @@ export const intMul: Op<Affine> = {
   infer: ([x, y]) => [typed('int32', broadcast(shapeOf(x), shapeOf(y)))],
   eval: ([x, y], a) => {
     const m = requantScale(a.scaleX, a.scaleY, a.scaleOut)
-    return [combine(x!, y!, (p, q) => requantize(p * q, m, a.lo, a.hi))]
+    const f = Math.fround
+    return [combine(x!, y!, (p, q) => saturate(roundHalfEven(f(f(p * q * m) + a.zeroOut)) - a.zeroOut, a.lo, a.hi))]
   },
 }
 
@@ -219,12 +234,20 @@ const affine = (x: Value, y: Value, out: QuantParams): Affine => ({
   scaleX: x.quant!.scale[0]!,
   scaleY: y.quant!.scale[0]!,
   scaleOut: out.scale[0]!,
+  zeroX: containerZero(x.quant!),
+  zeroY: containerZero(y.quant!),
+  zeroOut: containerZero(out),
   lo: out.lo,
   hi: out.hi,
 })
 
-export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign: 1 | -1): Value | null =>
-  x.quant && y.quant ? b.emit(intAdd, [x, y], { ...affine(x, y, out), sign }, { quant: out }) : null
+export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign: 1 | -1): Value | null => {
+  if (!x.quant || !y.quant) return null
+  // A broadcast operand goes second: kernels round differently when it comes first.
+  const small = (v: Value): number => shapeOf(v).filter((d) => d !== 1).length
+  const [p, q] = sign === 1 && small(x) < small(y) ? [y, x] : [x, y]
+  return b.emit(intAdd, [p, q], { ...affine(p, q, out), sign }, { quant: out })
+}
 
 export const lowerMul = (b: Builder, x: Value, y: Value, out: QuantParams): Value | null =>
   x.quant && y.quant ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
@@ -235,8 +258,8 @@ export interface AveragePoolAttrs extends Window {
   readonly countIncludePad: boolean
 }
 
-/** y = saturate(RNE(fp32(mean over the window of s_x·x)/s_y)) */
-export const intAveragePool: Op<AveragePoolAttrs & Saturation & { scaleX: number; scaleOut: number }> = {
+/** y = saturate(RNE(fp32(Σ s_x·x/count/s_y + zero)) − zero), summed in fp32 row by row */
+export const intAveragePool: Op<AveragePoolAttrs & Saturation & { scaleX: number; scaleOut: number; zeroOut: number }> = {
   ...integerOnly,
   name: 'intAveragePool',
   spec: 'com.microsoft QLinearAveragePool-1; TFLite AVERAGE_POOL_2D',
@@ -245,18 +268,20 @@ export const intAveragePool: Op<AveragePoolAttrs & Saturation & { scaleX: number
     return [typed('int32', [s[0]!, s[1]!, ...s.slice(2).map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil))])]
   },
   eval: ([x], a) => {
-    const { shape, sums, counts } = windowSums(x!, a)
-    const inner = sizeOf(shape.slice(2))
-    return [
-      tensorOf(
-        'int32',
-        shape,
-        Int32Array.from(sums, (s, i) => {
-          const mean = Math.fround(Math.fround(a.scaleX * s) / counts[i % inner]!)
-          return quantizeValue(mean, a.scaleOut, a.lo, a.hi)
-        }),
-      ),
-    ]
+    const shape = intAveragePool.infer([x!], a)[0]!.shape as number[]
+    const from = numbersOf(x!)
+    const f = Math.fround
+    const sums = new Float32Array(sizeOf(shape))
+    const [, , ...space] = x!.shape
+    walkWindows(x!.shape, shape.slice(2), a, (o, i) => {
+      sums[o] = f(sums[o]! + f(a.scaleX * from[i]!))
+    })
+    const counts = windowCounts(space, shape.slice(2), a)
+    const inner = counts.length
+    const y = Int32Array.from(sums, (s, i) =>
+      saturate(roundHalfEven(f(f(f(s / counts[i % inner]!) / a.scaleOut) + a.zeroOut)) - a.zeroOut, a.lo, a.hi),
+    )
+    return [tensorOf('int32', shape, y)]
   },
 }
 
@@ -280,17 +305,38 @@ export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: n
   },
 }
 
-/** Sum over each window, and how many places count in it (the same for every channel). */
-export function windowSums(x: Tensor, a: AveragePoolAttrs): { shape: number[]; sums: Float64Array; counts: Float64Array } {
-  const [n, c, ...space] = x.shape as [number, number, ...number[]]
-  const out = space.map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil) as number)
-  const ones = new Float64Array(sizeOf(a.kernel)).fill(1)
-  const geometry = { ...a, group: 1 }
-  const sums = convolve(numbersOf(x), [n * c, 1, ...space], ones, [1, 1, ...a.kernel], out, geometry)
-  // Padding counts when asked for, but the overhang of ceil mode beyond it never does.
+/** Calls `visit(outIndex, inIndex)` for each place inside each window, padding left out, row by row within a window. */
+export function walkWindows(
+  xShape: readonly number[],
+  out: readonly number[],
+  a: Window & { readonly kernel: readonly number[] },
+  visit: (o: number, i: number) => void,
+): void {
+  const [n, c, ...space] = xShape as [number, number, ...number[]]
+  const strides = stridesOf(space)
+  const area = sizeOf(space)
+  const places = sizeOf(out)
+  const taps = sizeOf(a.kernel)
+  const own = stridesOf(out)
+  const kstrides = stridesOf(a.kernel)
+  for (let p = 0; p < places; p++)
+    for (let t = 0; t < taps; t++) {
+      let at = 0
+      for (let d = 0; d < space.length && at >= 0; d++) {
+        const k = Math.floor(t / kstrides[d]!) % a.kernel[d]!
+        const i = (Math.floor(p / own[d]!) % out[d]!) * a.strides[d]! + k * a.dilations[d]! - a.pads[d]!
+        at = i < 0 || i >= space[d]! ? -1 : at + i * strides[d]!
+      }
+      if (at < 0) continue
+      for (let m = 0; m < n * c; m++) visit(m * places + p, m * area + at)
+    }
+}
+
+/** How many places count in each window: padding when asked for, the overhang of ceil mode never. */
+export function windowCounts(space: readonly number[], out: readonly number[], a: AveragePoolAttrs): Float64Array {
   const rank = space.length
   const widths = a.countIncludePad ? space.map((d, i) => d + a.pads[i]! + a.pads[i + rank]!) : space
   const field = new Float64Array(sizeOf(widths)).fill(1)
-  const counts = convolve(field, [1, 1, ...widths], ones, [1, 1, ...a.kernel], out, a.countIncludePad ? { ...geometry, pads: a.pads.map(() => 0) } : geometry)
-  return { shape: [n, c, ...out], sums, counts }
+  const ones = new Float64Array(sizeOf(a.kernel)).fill(1)
+  return convolve(field, [1, 1, ...widths], ones, [1, 1, ...a.kernel], out, { ...a, group: 1, ...(a.countIncludePad ? { pads: a.pads.map(() => 0) } : {}) })
 }

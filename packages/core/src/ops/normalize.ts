@@ -8,7 +8,7 @@ import { div, exp, mul, pow, scaled, shifted, sqrt, sub } from './elementwise.ts
 import { reduceMax, reduceMean } from './reduce.ts'
 import { axisOf, broadcastStrides, knownShape, rankOf, shapeOf, typed, walk } from './shapes.ts'
 
-const real = { levels: ['float', 'qdq'], weights: null, quant: 'none', lipschitz: null, positivelyHomogeneous: false, clamp: null, lower: null } as const
+const real = { levels: ['float', 'qdq', 'integer'], weights: null, quant: 'none', lipschitz: null, positivelyHomogeneous: false, clamp: null, lower: null } as const
 
 /** A per-channel vector [C] seen as [1, C, 1, …] against x. */
 const perChannel = (b: Builder, v: Value, x: Value): Value => b.emit(reshape, [v], { shape: shapeOf(x).map((_, i) => (i === 1 ? -1 : 1)) })

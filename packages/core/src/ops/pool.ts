@@ -1,38 +1,17 @@
+import type { Value } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
-import { numbersOf, sizeOf, stridesOf, tensorOf } from '../ir/tensor.ts'
+import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
 import { convInputGrad } from './conv.ts'
 import { type Window, windowSize } from './convolve.ts'
 import { mul, scaled } from './elementwise.ts'
 import { expandLike } from './broadcasting.ts'
-import { type AveragePoolAttrs, intAveragePool, intGlobalAveragePool, windowSums } from './integer.ts'
+import { type AveragePoolAttrs, containerZero, intAveragePool, intGlobalAveragePool, walkWindows, windowCounts } from './integer.ts'
 import { reduceMax } from './reduce.ts'
 import { filled, knownShape, shapeOf, typed } from './shapes.ts'
 
 export interface MaxPoolAttrs extends Window {
   readonly kernel: readonly number[]
   readonly ceil: boolean
-}
-
-/** Calls `visit(outIndex, inIndex)` for each place inside each window, padding left out. */
-function walkWindows(xShape: readonly number[], out: readonly number[], a: MaxPoolAttrs, visit: (o: number, i: number) => void): void {
-  const [n, c, ...space] = xShape as [number, number, ...number[]]
-  const strides = stridesOf(space)
-  const area = sizeOf(space)
-  const places = sizeOf(out)
-  const taps = sizeOf(a.kernel)
-  const own = stridesOf(out)
-  const kstrides = stridesOf(a.kernel)
-  for (let p = 0; p < places; p++)
-    for (let t = 0; t < taps; t++) {
-      let at = 0
-      for (let d = 0; d < space.length && at >= 0; d++) {
-        const k = Math.floor(t / kstrides[d]!) % a.kernel[d]!
-        const i = (Math.floor(p / own[d]!) % out[d]!) * a.strides[d]! + k * a.dilations[d]! - a.pads[d]!
-        at = i < 0 || i >= space[d]! ? -1 : at + i * strides[d]!
-      }
-      if (at < 0) continue
-      for (let m = 0; m < n * c; m++) visit(m * places + p, m * area + at)
-    }
 }
 
 /** y = the largest element of each window; padding never wins */
@@ -66,7 +45,7 @@ export const maxPool: Op<MaxPoolAttrs> = {
 export const maxPoolGrad: Op<MaxPoolAttrs> = {
   name: 'maxPoolGrad',
   spec: 'ONNX MaxPool-12 indices, scattered with reduction = add',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x]) => [typed(x!.dtype, shapeOf(x))],
   eval: ([x, dy], a) => {
     const from = numbersOf(x!)
@@ -96,15 +75,20 @@ export const maxPoolGrad: Op<MaxPoolAttrs> = {
 export const averagePool: Op<AveragePoolAttrs> = {
   name: 'averagePool',
   spec: 'ONNX AveragePool-19',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x], a) => {
     const s = shapeOf(x)
     return [typed(x!.dtype, [s[0]!, s[1]!, ...s.slice(2).map((d, i) => windowSize(d, a.kernel[i]!, i, a, a.ceil))])]
   },
   eval: ([x], a) => {
-    const { shape, sums, counts } = windowSums(x!, a)
-    const inner = counts.length
-    return [tensorOf(x!.dtype, shape, sums.map((s, i) => s / counts[i % inner]!))]
+    const shape = averagePool.infer([x!], a)[0]!.shape as number[]
+    const from = numbersOf(x!)
+    const sums = new Float64Array(sizeOf(shape))
+    walkWindows(x!.shape, shape.slice(2), a, (o, i) => {
+      sums[o]! += from[i]!
+    })
+    const counts = windowCounts(x!.shape.slice(2), shape.slice(2), a)
+    return [tensorOf(x!.dtype, shape, sums.map((s, i) => s / counts[i % counts.length]!))]
   },
   grad: (b, node, [dy]) => {
     if (!dy) return [null]
@@ -113,7 +97,9 @@ export const averagePool: Op<AveragePoolAttrs> = {
     const s = shapeOf(x)
     const channels = knownShape({ dtype: 'float32', shape: [s[1]!] })[0]!
     const space = knownShape({ dtype: 'float32', shape: s.slice(2) }, 'the spatial size')
-    const { shape, counts } = windowSums(filled(dy.dtype, [1, 1, ...space], 0), a)
+    const out = knownShape({ dtype: 'float32', shape: shapeOf(dy).slice(2) }, 'the spatial size')
+    const shape = [1, 1, ...out]
+    const counts = windowCounts(space, out, a)
     const share = b.constant(tensorOf(dy.dtype, shape, counts.map((c) => 1 / c)), 'share')
     const ones = b.constant(filled(dy.dtype, [channels, 1, ...a.kernel], 1), 'ones')
     return [convInputGrad(b, b.emit(mul, [dy, share], {}), ones, x, { ...a, group: channels })]
@@ -124,16 +110,21 @@ export const averagePool: Op<AveragePoolAttrs> = {
   positivelyHomogeneous: true,
   clamp: null,
   lower: (b, node, [x], out) =>
-    x?.quant && x.quant.axis === null
-      ? b.emit(intAveragePool, [x], { ...node.attrs, scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
-      : null,
+    !x?.quant || x.quant.axis !== null
+      ? null
+      : coversAll(x, node.attrs)
+        ? b.emit(intGlobalAveragePool, [x], { scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
+        : b.emit(intAveragePool, [x], { ...node.attrs, scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, zeroOut: containerZero(out), lo: out.lo, hi: out.hi }, { quant: out }),
 }
+
+/** A window as large as the whole unpadded image is a global pool, and kernels compute it as one. */
+const coversAll = (x: Value, a: AveragePoolAttrs): boolean => a.pads.every((p) => p === 0) && shapeOf(x).slice(2).every((d, i) => d === a.kernel[i])
 
 /** y[n,c] = the mean over all spatial axes, which keep size 1 */
 export const globalAveragePool: Op<Record<string, never>> = {
   name: 'globalAveragePool',
   spec: 'ONNX GlobalAveragePool-1',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
   eval: ([x]) => {
     const area = sizeOf(x!.shape.slice(2))
@@ -166,7 +157,7 @@ export const globalAveragePool: Op<Record<string, never>> = {
 export const globalMaxPool: Op<Record<string, never>> = {
   name: 'globalMaxPool',
   spec: 'ONNX GlobalMaxPool-1',
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
   eval: ([x]) => reduceMax.eval([x!], { axes: x!.shape.map((_, i) => i).slice(2), keepDims: true }),
   grad: (b, node, dys, wanted) => reduceMax.grad!(b, { ...node, attrs: { axes: shapeOf(node.inputs[0]).map((_, i) => i).slice(2), keepDims: true } }, dys, wanted),

@@ -21,7 +21,7 @@ interface Reduction {
 const reduction = (r: Reduction): Op<ReduceAttrs> => ({
   name: r.name,
   spec: r.spec,
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x], attrs) => [typed(x!.dtype, reducedShape(shapeOf(x), attrs))],
   eval: ([x], attrs) => {
     const shape = reducedShape(x!.shape, attrs) as number[]
@@ -152,7 +152,7 @@ export const reduceLogSumExp: Op<ReduceAttrs> = {
 const argReduction = (name: string, spec: string, better: (a: number, b: number) => boolean): Op<{ axis: number; keepDims: boolean; last: boolean }> => ({
   name,
   spec,
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   infer: ([x], { axis, keepDims }) => [typed('int64', reducedShape(shapeOf(x), { axes: [axis], keepDims }))],
   eval: ([x], { axis, keepDims, last }) => {
     const shape = reducedShape(x!.shape, { axes: [axis], keepDims }) as number[]

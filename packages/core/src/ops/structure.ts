@@ -297,7 +297,7 @@ function gatherTransposed(b: Builder, g: Value, axis: number, index: ArrayLike<n
 /** y = data, with updates added at indices along one axis; indices and updates have one shape */
 export const scatterAdd: Op<{ axis: number }> = {
   ...moves,
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   name: 'scatterAdd',
   spec: 'ONNX ScatterElements-18, reduction = add',
   infer: ([data]) => [typed(data!.dtype, shapeOf(data))],
@@ -327,7 +327,7 @@ export const scatterAdd: Op<{ axis: number }> = {
 /** y[i, j] = x[index[i, j], j] along one axis */
 export const gatherElements: Op<{ axis: number }> = {
   ...moves,
-  levels: ['float', 'qdq'],
+  levels: ['float', 'qdq', 'integer'],
   name: 'gatherElements',
   spec: 'ONNX GatherElements-13',
   infer: ([x, indices]) => [typed(x!.dtype, shapeOf(indices))],

@@ -1,0 +1,87 @@
+import { Worker } from 'node:worker_threads'
+import { errors, type Engine, type Graph, type Model, type Tensor } from '@dqc/core'
+import { writeModel } from '../write/write.ts'
+
+export interface EngineOptions {
+  /** Threads inside one operator. Default: onnxruntime's own choice (one per core). */
+  readonly threads?: number
+  /** onnxruntime execution providers in order of preference. Default: ['cpu']. */
+  readonly providers?: readonly string[]
+  readonly optimization?: 'disabled' | 'basic' | 'extended' | 'all'
+}
+
+/** ONNX Runtime in a worker thread. */
+export interface OnnxEngine extends Engine {
+  /** Loads the bytes of an ONNX file as they are. */
+  loadBytes(bytes: Uint8Array): Promise<LoadedModel>
+  /** Ends the worker. Every model is gone afterwards. */
+  close(): Promise<void>
+}
+
+export interface LoadedModel extends Model {
+  readonly inputNames: readonly string[]
+  readonly outputNames: readonly string[]
+}
+
+/**
+ * Starts a worker with onnxruntime-node. Models take and give tensors in the order of their inputs and outputs.
+ * Loading and running reject with CompileError carrying onnxruntime's own message.
+ */
+export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
+  let worker: Worker | null = null
+  let next = 0
+  const waiting = new Map<number, { resolve: (v: any) => void; reject: (e: Error) => void }>()
+  const fail = (what: string): void => {
+    for (const w of waiting.values()) w.reject(errors.unsupportedModel(what, 'onnxruntime'))
+    waiting.clear()
+  }
+  const start = (): Worker => {
+    const w = new Worker(new URL('./worker.js', import.meta.url))
+    w.on('message', (m: { id: number; value?: unknown; error?: string }) => {
+      const entry = waiting.get(m.id)
+      waiting.delete(m.id)
+      if (waiting.size === 0) w.unref()
+      if (m.error !== undefined) entry?.reject(errors.unsupportedModel(m.error.replace(/\s+/g, ' '), 'onnxruntime'))
+      else entry?.resolve(m.value)
+    })
+    w.on('error', (e) => fail(e instanceof Error ? e.message : String(e)))
+    w.on('exit', () => fail('the worker ended'))
+    return w
+  }
+  const ask = <T>(message: object): Promise<T> => {
+    worker ??= start()
+    const w = worker
+    return new Promise<T>((resolve, reject) => {
+      const id = next++
+      waiting.set(id, { resolve, reject })
+      // Only pending work keeps the process alive.
+      w.ref()
+      w.postMessage({ ...message, id })
+    })
+  }
+  const session = {
+    executionProviders: [...(options.providers ?? ['cpu'])],
+    graphOptimizationLevel: options.optimization ?? 'all',
+    enableMemPattern: false,
+    executionMode: 'sequential',
+    logSeverityLevel: 3,
+    ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
+  }
+  let sessions = 0
+  const loadBytes = async (bytes: Uint8Array): Promise<LoadedModel> => {
+    const id = sessions++
+    const { inputs, outputs } = await ask<{ inputs: string[]; outputs: string[] }>({ type: 'load', session: id, bytes, options: session })
+    const run = (tensors: readonly Tensor[]): Promise<Tensor[]> => ask({ type: 'run', session: id, inputs: tensors })
+    return Object.assign(run, { inputNames: inputs, outputNames: outputs, release: () => ask<void>({ type: 'release', session: id }) })
+  }
+  return {
+    name: 'onnxruntime',
+    loadBytes,
+    load: (graph: Graph) => loadBytes(writeModel({ ...graph, origin: null })),
+    async close() {
+      const w = worker
+      worker = null
+      await w?.terminate()
+    },
+  }
+}

@@ -1,0 +1,223 @@
+import * as core from '@dqc/core'
+import { axisOf, type DType, knownShape, numbersOf, type Op, shapeOf, type Value } from '@dqc/core'
+import { codeOf, dtypeOf } from '../proto/tensors.ts'
+import { Foreign, float, int, type NodeReader, type NodeWriter, plain, type Read, string, type Write } from './spelling.ts'
+
+const noAttrs = (op: Op<Record<string, never>>): Read => (r) => r.emit(op, Array.from({ length: r.inputCount }, (_, i) => r.maybe(i)), {})
+
+/** Sum, Max, Min: any number of operands, as a chain. */
+const chain =
+  (op: Op<Record<string, never>>): Read =>
+  (r) => {
+    let v = r.input(0)
+    if (r.inputCount === 1) return r.emit(core.identity, [v], {})
+    for (let i = 1; i < r.inputCount; i++) v = r.emit(op, [v, r.input(i)], {})
+    return v
+  }
+
+/** Before opset 7, operands broadcast only when told to, along an axis. */
+const arithmetic =
+  (op: Op<Record<string, never>>): Read =>
+  (r) => {
+    if (r.opset < 7 && r.int('broadcast', 0) === 1) {
+      const [x, y] = [r.input(0), r.input(1)]
+      const [a, c] = [shapeOf(x), knownShape(y)]
+      const axis = r.has('axis') ? axisOf(r.int('axis'), a.length) : a.length - c.length
+      const spread = r.emit(core.reshape, [y], { shape: [...c, ...new Array<number>(a.length - axis - c.length).fill(1)] })
+      return r.emit(op, [x, spread], {})
+    }
+    return r.emit(op, [r.input(0), r.input(1)], {})
+  }
+
+const bound = (r: NodeReader, i: number, name: string, fallback: number): number => r.constant(i)?.[0] ?? r.float(name, fallback)
+
+const clipRead: Read = (r) => {
+  const x = r.input(0)
+  const limit = Number.POSITIVE_INFINITY
+  const [min, max] = r.opset < 11 ? [r.float('min', -limit), r.float('max', limit)] : [bound(r, 1, 'min', -limit), bound(r, 2, 'max', limit)]
+  // FLT_MAX is how exporters spell "no bound".
+  const open = (v: number): number => (Math.abs(v) >= 3.4028234e38 ? Math.sign(v) * limit : v)
+  return r.emit(core.clip, [x], { min: open(min), max: open(max) })
+}
+
+const clipWrite: Write = (w, node, [x], outs) => {
+  const { min, max } = node.attrs as { min: number; max: number }
+  const dtype = node.inputs[0]!.dtype
+  const side = (v: number): string => (Number.isFinite(v) ? w.constant(core.scalar(v, dtype)) : '')
+  w.node('Clip', [x!, side(min), side(max)].filter((s, i, all) => s !== '' || all.slice(i + 1).some((t) => t !== '')), outs)
+}
+
+const castRead: Read = (r) => {
+  const to = dtypeOf(r.int('to', 0))
+  if (to === 'opaque') throw new Foreign('the target type is only carried')
+  const from = r.input(0).dtype
+  // Out-of-range float → integer conversions differ between runtimes; only exact ones are told in core's words.
+  return r.emit(core.cast, [r.input(0)], { to: from === to ? from : to })
+}
+
+const meanRead: Read = (r) => {
+  let v = r.input(0)
+  for (let i = 1; i < r.inputCount; i++) v = r.emit(core.add, [v, r.input(i)], {})
+  return r.emit(core.mul, [v, r.b.constant(core.scalar(1 / r.inputCount, v.dtype))], {})
+}
+
+const powRead: Read = (r) => {
+  const [x, y] = [r.input(0), r.input(1)]
+  if (!core.isFloat(x.dtype)) throw new Foreign('integer powers')
+  if (r.opset < 7 && r.int('broadcast', 0) === 1) return arithmetic(core.pow)(r)
+  return r.emit(core.pow, [x, x.dtype === y.dtype ? y : r.emit(core.cast, [y], { to: x.dtype })], {})
+}
+
+export const read: Record<string, Read> = {
+  Relu: noAttrs(core.relu),
+  Sigmoid: noAttrs(core.sigmoid),
+  Tanh: noAttrs(core.tanh),
+  HardSwish: noAttrs(core.hardSwish),
+  Mish: noAttrs(core.mish),
+  Softplus: noAttrs(core.softplus),
+  Softsign: noAttrs(core.softsign),
+  Exp: noAttrs(core.exp),
+  Log: noAttrs(core.log),
+  Sqrt: noAttrs(core.sqrt),
+  Reciprocal: noAttrs(core.reciprocal),
+  Abs: noAttrs(core.abs),
+  Neg: noAttrs(core.neg),
+  Erf: noAttrs(core.erf),
+  Sin: noAttrs(core.sin),
+  Cos: noAttrs(core.cos),
+  Sign: noAttrs(core.sign),
+  Floor: noAttrs(core.floor),
+  Ceil: noAttrs(core.ceil),
+  Round: noAttrs(core.round),
+  Not: noAttrs(core.not),
+  Identity: noAttrs(core.identity),
+  Where: noAttrs(core.where),
+  PRelu: (r) => {
+    const [x, slope] = [r.input(0), r.input(1)]
+    const s = shapeOf(slope)
+    // Before opset 9 a vector of slopes belongs to the channels.
+    const aligned = r.opset < 9 && s.length === 1 && s[0] !== 1 ? r.emit(core.reshape, [slope], { shape: shapeOf(x).slice(1).map((_, i) => (i === 0 ? -1 : 1)) }) : slope
+    return r.emit(core.prelu, [x, aligned], {})
+  },
+  LeakyRelu: (r) => r.emit(core.leakyRelu, [r.input(0)], { alpha: r.float('alpha', 0.01) }),
+  ThresholdedRelu: (r) => r.emit(core.thresholdedRelu, [r.input(0)], { alpha: r.float('alpha', 1) }),
+  Elu: (r) => r.emit(core.elu, [r.input(0)], { alpha: r.float('alpha', 1) }),
+  Selu: (r) => r.emit(core.selu, [r.input(0)], { alpha: r.float('alpha', 1.67326319217681884765625), gamma: r.float('gamma', 1.05070102214813232421875) }),
+  Celu: (r) => r.emit(core.celu, [r.input(0)], { alpha: r.float('alpha', 1) }),
+  HardSigmoid: (r) => r.emit(core.hardSigmoid, [r.input(0)], { alpha: r.float('alpha', 0.2), beta: r.float('beta', 0.5) }),
+  Gelu: (r) => r.emit(core.gelu, [r.input(0)], { approximate: r.string('approximate', 'none') === 'tanh' }),
+  Swish: (r) => r.emit(core.silu, [r.input(0)], { alpha: r.float('alpha', 1) }),
+  Clip: clipRead,
+  Cast: castRead,
+  Add: arithmetic(core.add),
+  Sub: arithmetic(core.sub),
+  Mul: arithmetic(core.mul),
+  Div: arithmetic(core.div),
+  Pow: powRead,
+  Sum: chain(core.add),
+  Max: chain(core.maximum),
+  Min: chain(core.minimum),
+  Mean: meanRead,
+  Greater: noAttrs(core.greater),
+  Less: noAttrs(core.less),
+  GreaterOrEqual: noAttrs(core.greaterOrEqual),
+  LessOrEqual: noAttrs(core.lessOrEqual),
+  Equal: noAttrs(core.equal),
+  And: noAttrs(core.and),
+  Or: noAttrs(core.or),
+  Xor: noAttrs(core.xor),
+  Dropout: (r) => {
+    if (r.outputCount > 1 || (r.opset >= 12 && r.inputCount > 2 && r.constant(2)?.[0])) throw new Foreign('dropout in training')
+    return r.emit(core.identity, [r.input(0)], {})
+  },
+  CastLike: (r) => r.emit(core.cast, [r.input(0)], { to: r.input(1).dtype }),
+}
+
+const siluWrite: Write = (w, node, [x], outs) => {
+  const { alpha } = node.attrs as { alpha: number }
+  const inner = alpha === 1 ? x! : w.temp('scaled')
+  if (alpha !== 1) w.node('Mul', [x!, w.constant(core.scalar(alpha, node.inputs[0]!.dtype))], [inner])
+  const gate = w.temp('gate')
+  w.node('Sigmoid', [inner], [gate])
+  w.node('Mul', [x!, gate], outs)
+}
+
+/** s·clip(RNE(x/s), lo, hi) in plain float ops: what gradients and attacks run on. */
+const fakeQuantWrite: Write = (w, node, [x, s], outs) => {
+  const { lo, hi, axis } = node.attrs as core.FakeQuantAttrs
+  const [value, scale] = node.inputs as [Value, Value]
+  let by = s!
+  if (axis !== null) {
+    const shape = shapeOf(value).map((_, i) => (i === axis ? -1 : 1))
+    if (scale.data) by = w.constant(core.tensorOf('float32', shape.map((d) => (d === -1 ? scale.data!.data.length : 1)), numbersOf(scale.data)), 'scale')
+    else w.node('Reshape', [s!, w.constant(core.tensorOf('int64', [shape.length], shape))], [(by = w.temp('scale'))])
+  }
+  const [steps, rounded, inside] = [w.temp('steps'), w.temp('rounded'), w.temp('inside')]
+  w.node('Div', [x!, by], [steps])
+  w.node('Round', [steps], [rounded])
+  w.node('Clip', [rounded, w.constant(core.scalar(lo)), w.constant(core.scalar(hi))], [inside])
+  w.node('Mul', [inside, by], outs)
+}
+
+const binaryNames: [Op, string][] = [
+  [core.add, 'Add'],
+  [core.sub, 'Sub'],
+  [core.mul, 'Mul'],
+  [core.div, 'Div'],
+  [core.pow, 'Pow'],
+  [core.minimum, 'Min'],
+  [core.maximum, 'Max'],
+  [core.greater, 'Greater'],
+  [core.less, 'Less'],
+  [core.greaterOrEqual, 'GreaterOrEqual'],
+  [core.lessOrEqual, 'LessOrEqual'],
+  [core.equal, 'Equal'],
+  [core.and, 'And'],
+  [core.or, 'Or'],
+  [core.xor, 'Xor'],
+  [core.where, 'Where'],
+  [core.prelu, 'PRelu'],
+  [core.relu, 'Relu'],
+  [core.sigmoid, 'Sigmoid'],
+  [core.tanh, 'Tanh'],
+  [core.hardSwish, 'HardSwish'],
+  [core.mish, 'Mish'],
+  [core.softplus, 'Softplus'],
+  [core.softsign, 'Softsign'],
+  [core.exp, 'Exp'],
+  [core.log, 'Log'],
+  [core.sqrt, 'Sqrt'],
+  [core.reciprocal, 'Reciprocal'],
+  [core.abs, 'Abs'],
+  [core.neg, 'Neg'],
+  [core.erf, 'Erf'],
+  [core.sin, 'Sin'],
+  [core.cos, 'Cos'],
+  [core.sign, 'Sign'],
+  [core.floor, 'Floor'],
+  [core.ceil, 'Ceil'],
+  [core.round, 'Round'],
+  [core.not, 'Not'],
+  [core.identity, 'Identity'],
+]
+
+export const write: [Op, Write][] = [
+  ...binaryNames.map(([op, type]): [Op, Write] => [op, plain(type)]),
+  [core.leakyRelu, plain('LeakyRelu', (a) => [float('alpha', a.alpha)])],
+  [core.thresholdedRelu, plain('ThresholdedRelu', (a) => [float('alpha', a.alpha)])],
+  [core.elu, plain('Elu', (a) => [float('alpha', a.alpha)])],
+  [core.selu, plain('Selu', (a) => [float('alpha', a.alpha), float('gamma', a.gamma)])],
+  [core.celu, plain('Celu', (a) => [float('alpha', a.alpha)])],
+  [core.hardSigmoid, plain('HardSigmoid', (a) => [float('alpha', a.alpha), float('beta', a.beta)])],
+  [
+    core.gelu,
+    (w: NodeWriter, node, ins, outs) => {
+      w.atLeast(20)
+      w.node('Gelu', ins, outs, [string('approximate', node.attrs.approximate ? 'tanh' : 'none')])
+    },
+  ],
+  [core.silu, siluWrite],
+  [core.clip, clipWrite],
+  [core.cast, plain('Cast', (a: { to: DType }) => [int('to', codeOf(a.to))])],
+  [core.fakeQuant, fakeQuantWrite],
+]

@@ -1,0 +1,197 @@
+import { errors, type Graph, type Node, type Op, type Tensor, type Value } from '@dqc/core'
+import { encodeModel, type GraphProto, type ModelProto, type NodeProto, type TensorProto, toNumber, type TypeProto, type ValueInfoProto } from '../proto/messages.ts'
+import { codeOf, writeTensor } from '../proto/tensors.ts'
+import { capturesOf, type OnnxOrigin, onnxOriginOf } from '../read/read.ts'
+import { writes } from '../spelling/index.ts'
+import type { NodeWriter, Write } from '../spelling/spelling.ts'
+
+/** Versions of the default operator set and the IR version that introduced them (ONNX "Versioning", released versions). */
+const IR_OF_OPSET: readonly (readonly [number, number])[] = [
+  [25, 13],
+  [24, 12],
+  [23, 11],
+  [21, 10],
+  [19, 9],
+  [15, 8],
+  [13, 7],
+]
+const irFor = (opset: number): number => IR_OF_OPSET.find(([o]) => opset >= o)?.[1] ?? 7
+
+/** The operator set that rules write for; they raise it where an op is younger. */
+export const BASE_OPSET = 18
+
+/** A protobuf message ends at 2 GiB. */
+const LARGEST = 2 ** 31 - 1
+
+export interface WriteOptions {
+  /** Rules that come before the common ones: a target's own spelling of integer ops. */
+  readonly rules?: ReadonlyMap<Op, Write>
+  readonly metadata?: Readonly<Record<string, string>>
+  /** Further operator sets that the rules use, by domain. */
+  readonly domains?: Readonly<Record<string, number>>
+  readonly producer?: { readonly name: string; readonly version: string }
+}
+
+/**
+ * Writes a graph as ONNX. Nodes that are still as an ONNX file spelt them are written the same way, with everything else that the file
+ * held; the result of {@link readModel} therefore loses nothing. Throws CompileError when the message would exceed 2 GiB.
+ */
+export function writeModel(graph: Graph, options: WriteOptions = {}): Uint8Array {
+  return encode(graphToModel(graph, options))
+}
+
+export function encode(model: ModelProto): Uint8Array {
+  const bytes = (model.graph?.initializer ?? []).reduce((n, t) => n + (t.rawData?.length ?? 0), 0)
+  if (bytes > LARGEST) throw errors.unsupportedTarget(`the model holds ${bytes} bytes of weights, one ONNX file at most ${LARGEST}`)
+  return encodeModel(model)
+}
+
+/** The graph → message half of {@link writeModel}. */
+export function graphToModel(graph: Graph, options: WriteOptions = {}): ModelProto {
+  const origin = onnxOriginOf(graph)
+  return origin && untouched(graph, origin) ? origin.model : canonical(graph, origin, options)
+}
+
+/** Whether every source node is still there as it was read. */
+function untouched(graph: Graph, origin: OnnxOrigin): boolean {
+  const present = new Set(graph.nodes)
+  for (const node of graph.nodes) if (!origin.spellings.has(node)) return false
+  return [...origin.spellings.keys()].every((n) => present.has(n))
+}
+
+/** A graph in the vocabulary of {@link BASE_OPSET} or the lowest later set that has all its ops. */
+function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOptions): ModelProto {
+  const out = createWriter(graph, options)
+  const foreigners = graph.nodes.filter((n) => n.op.name === 'foreign')
+  const domains = new Map<string, number>(Object.entries(options.domains ?? {}))
+  if (origin) {
+    out.atLeast(foreigners.length > 0 ? Math.max(origin.opset, BASE_OPSET) : 0)
+    const used = new Set(foreigners.map((n) => (n.attrs.payload as NodeProto).domain ?? ''))
+    for (const o of origin.model.opsetImport ?? []) if (used.has(o.domain ?? '') && o.domain) domains.set(o.domain, toNumber(o.version))
+  }
+  for (const node of graph.nodes) out.write(node)
+  const { nodes, initializers, opset } = out.finish()
+  const proto: GraphProto = {
+    name: graph.name || 'graph',
+    node: nodes,
+    initializer: initializers,
+    input: graph.inputs.map((v) => valueInfo(out.name(v), v)),
+    output: graph.outputs.map((v, i) => valueInfo(graph.outputNames[i]!, v)),
+  }
+  return {
+    irVersion: Math.max(irFor(opset), 8),
+    opsetImport: [{ domain: '', version: opset }, ...[...domains].map(([domain, version]) => ({ domain, version }))],
+    producerName: options.producer?.name ?? 'dqc',
+    producerVersion: options.producer?.version ?? '',
+    graph: proto,
+    metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
+    functions: origin && foreigners.length > 0 ? (origin.model.functions ?? []) : [],
+  }
+}
+
+function valueInfo(name: string, v: Value): ValueInfoProto {
+  const type: TypeProto = {
+    tensorType: {
+      elemType: codeOf(v.dtype),
+      ...(v.shape ? { shape: { dim: v.shape.map((d) => (typeof d === 'number' ? { dimValue: d } : d === '?' ? {} : { dimParam: d })) } } : {}),
+    },
+  }
+  return { name, type }
+}
+
+interface GraphWriter extends NodeWriter {
+  write(node: Node): void
+  name(v: Value): string
+  finish(): { nodes: NodeProto[]; initializers: TensorProto[]; opset: number }
+}
+
+function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
+  const nodes: NodeProto[] = []
+  const initializers: TensorProto[] = []
+  const names = new Map<Value, string>()
+  const taken = new Set<string>()
+  const shared = new Map<string, string>()
+  let opset = BASE_OPSET
+  let counter = 0
+
+  const fresh = (stem: string): string => {
+    let name = stem || 'value'
+    while (taken.has(name)) name = `${stem || 'value'}_${counter++}`
+    taken.add(name)
+    return name
+  }
+  // Names that the outside knows come first: inputs, outputs, and what subgraphs reach for.
+  for (const n of graph.outputNames) taken.add(n)
+  for (const v of graph.inputs) {
+    names.set(v, v.name)
+    taken.add(v.name)
+  }
+  const finals: [string, string][] = []
+  graph.outputs.forEach((v, i) => {
+    const wanted = graph.outputNames[i]!
+    if (!names.has(v) && !v.data) names.set(v, wanted)
+    else if (names.get(v) !== wanted) finals.push([v.name, wanted])
+  })
+  const name = (v: Value): string => {
+    let n = names.get(v)
+    if (n === undefined) {
+      n = fresh(v.name)
+      names.set(v, n)
+      if (v.data) initializers.push(writeTensor(n, v.data))
+    }
+    return n
+  }
+
+  const writer: GraphWriter = {
+    node(type, inputs, outputs, attributes = [], domain = '') {
+      nodes.push({ opType: type, name: `${type}_${nodes.length}`, input: [...inputs], output: [...outputs], attribute: [...attributes], ...(domain ? { domain } : {}) })
+    },
+    temp: (stem) => fresh(`${stem}_t`),
+    constant(t: Tensor, stem = 'c') {
+      const key = t.data.length <= 64 ? `${t.dtype}[${t.shape}]${Array.from(t.data as Float32Array, (x) => (Object.is(x, -0) ? '-0' : String(x)))}` : null
+      const have = key === null ? undefined : shared.get(key)
+      if (have) return have
+      const n = fresh(stem)
+      initializers.push(writeTensor(n, t))
+      if (key !== null) shared.set(key, n)
+      return n
+    },
+    raw(t) {
+      const n = fresh(t.name ?? 'c')
+      initializers.push({ ...t, name: n })
+      return n
+    },
+    atLeast(version) {
+      opset = Math.max(opset, version)
+    },
+    name,
+    write(node) {
+      const ins = node.inputs.map((v) => (v ? name(v) : ''))
+      const outs = node.outputs.map(name)
+      if (node.op.name === 'foreign') {
+        const proto = node.attrs.payload as NodeProto
+        // Subgraphs reach outside by name: what they capture must go by the name they know.
+        for (const c of capturesOf(proto)) {
+          const k = node.inputs.findIndex((v, i) => i >= (proto.input ?? []).length && v?.name === c)
+          if (k >= 0 && ins[k] !== c && !taken.has(c)) {
+            taken.add(c)
+            writer.node('Identity', [ins[k]!], [c])
+          }
+        }
+        nodes.push({ ...proto, input: ins.slice(0, (proto.input ?? []).length), output: outs.map((o, i) => (proto.output?.[i] === '' ? '' : o)) })
+        return
+      }
+      const rule = options.rules?.get(node.op) ?? writes.get(node.op)
+      if (!rule) throw errors.unsupportedTarget(`${node.op.name} has no ONNX form`, `node ${node.name || node.op.name}`)
+      rule(writer, node, ins, outs)
+    },
+    finish() {
+      for (const [, wanted] of finals) {
+        const v = graph.outputs[graph.outputNames.indexOf(wanted)]!
+        writer.node('Identity', [name(v)], [wanted])
+      }
+      return { nodes, initializers, opset }
+    },
+  }
+  return writer
+}
