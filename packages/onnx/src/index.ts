@@ -2,3 +2,5 @@ export { decodeModel, decodeTensor, encodeModel, type ModelProto } from './proto
 export { type LoadExternal, readTensor } from './proto/tensors.ts'
 export { isOnnx, modelToGraph, type OnnxOrigin, onnxOriginOf, parseModel, type ReadOptions, readModel } from './read/read.ts'
 export { graphToModel, type WriteOptions, writeModel } from './write/write.ts'
+export { fromContainer, type Format, toContainer } from './targets/integerRules.ts'
+export { type OrtOptions, ortTarget } from './targets/ort.ts'

@@ -161,7 +161,8 @@ function typeOf(info: ValueInfoProto): TensorType {
   if (!t) return { dtype: 'opaque', shape: null }
   const shape = t.shape
     ? (t.shape.dim ?? []).map((d): Dim => {
-        if (d.dimValue !== undefined && d.dimValue !== null) {
+        // Absent fields read as their defaults; only what the file holds counts.
+        if (Object.hasOwn(d, 'dimValue')) {
           const n = toNumber(d.dimValue)
           if (n > 2 ** 40) throw errors.badModel(`a size of ${n}`, `value ${info.name}`)
           return n >= 0 ? n : '?'

@@ -1,4 +1,4 @@
-import { errors, type Graph, type Node, type Op, type Tensor, type Value } from '@dqc/core'
+import { type DType, errors, type Graph, type Node, type Op, type Tensor, type Value } from '@dqc/core'
 import { encodeModel, type GraphProto, type ModelProto, type NodeProto, type TensorProto, toNumber, type TypeProto, type ValueInfoProto } from '../proto/messages.ts'
 import { codeOf, writeTensor } from '../proto/tensors.ts'
 import { capturesOf, type OnnxOrigin, onnxOriginOf } from '../read/read.ts'
@@ -29,6 +29,8 @@ export interface WriteOptions {
   readonly metadata?: Readonly<Record<string, string>>
   /** Further operator sets that the rules use, by domain. */
   readonly domains?: Readonly<Record<string, number>>
+  /** Element type of a graph input or output, where the IR's differs from the file's. */
+  readonly dtypeOf?: (v: Value) => DType
   readonly producer?: { readonly name: string; readonly version: string }
 }
 
@@ -71,12 +73,13 @@ function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOption
   }
   for (const node of graph.nodes) out.write(node)
   const { nodes, initializers, opset } = out.finish()
+  const dtypeOf = options.dtypeOf ?? ((v: Value) => v.dtype)
   const proto: GraphProto = {
     name: graph.name || 'graph',
     node: nodes,
     initializer: initializers,
-    input: graph.inputs.map((v) => valueInfo(out.name(v), v)),
-    output: graph.outputs.map((v, i) => valueInfo(graph.outputNames[i]!, v)),
+    input: graph.inputs.map((v) => valueInfo(out.name(v), v, dtypeOf(v))),
+    output: graph.outputs.map((v, i) => valueInfo(graph.outputNames[i]!, v, dtypeOf(v))),
   }
   return {
     irVersion: Math.max(irFor(opset), 8),
@@ -89,10 +92,10 @@ function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOption
   }
 }
 
-function valueInfo(name: string, v: Value): ValueInfoProto {
+function valueInfo(name: string, v: Value, dtype: DType): ValueInfoProto {
   const type: TypeProto = {
     tensorType: {
-      elemType: codeOf(v.dtype),
+      elemType: codeOf(dtype),
       ...(v.shape ? { shape: { dim: v.shape.map((d) => (typeof d === 'number' ? { dimValue: d } : d === '?' ? {} : { dimParam: d })) } } : {}),
     },
   }
@@ -126,11 +129,11 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
     names.set(v, v.name)
     taken.add(v.name)
   }
-  const finals: [string, string][] = []
+  const finals: string[] = []
   graph.outputs.forEach((v, i) => {
     const wanted = graph.outputNames[i]!
     if (!names.has(v) && !v.data) names.set(v, wanted)
-    else if (names.get(v) !== wanted) finals.push([v.name, wanted])
+    else if (names.get(v) !== wanted) finals.push(wanted)
   })
   const name = (v: Value): string => {
     let n = names.get(v)
@@ -186,11 +189,13 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
       rule(writer, node, ins, outs)
     },
     finish() {
-      for (const [, wanted] of finals) {
+      for (const wanted of finals) {
         const v = graph.outputs[graph.outputNames.indexOf(wanted)]!
         writer.node('Identity', [name(v)], [wanted])
       }
-      return { nodes, initializers, opset }
+      // A rule may store a constant in another form than it was given in; the given form is then nobody's.
+      const used = new Set<string>(nodes.flatMap((n) => [...(n.input ?? []), ...capturesOf(n)]))
+      return { nodes, initializers: initializers.filter((t) => used.has(t.name!)), opset }
     },
   }
   return writer

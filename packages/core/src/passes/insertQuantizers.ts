@@ -1,0 +1,284 @@
+import type { Builder } from '../ir/builder.ts'
+import { createBuilder } from '../ir/builder.ts'
+import { errors } from '../ir/errors.ts'
+import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
+import { liveNodes } from '../ir/rewrite.ts'
+import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { fakeQuant } from '../ops/fakeQuant.ts'
+import type { Ranges } from '../quant/calibrate.ts'
+import { chooseScale, type Range } from '../quant/observer.ts'
+import { checkSpec, activationGrid, type QuantSpec, signedGrid } from '../quant/spec.ts'
+import { fitScales, weightScales } from '../quant/weights.ts'
+import { assignIslands, type Side } from './assignIslands.ts'
+
+/** Where each quantized value's grid came from, for the report. */
+export interface QuantPlan {
+  /** Nodes that will run in integers, by the name of their first output. */
+  readonly integer: ReadonlySet<string>
+  /** Results that have no grid of their own because the clamp behind them is part of the op. */
+  readonly absorbed: ReadonlySet<string>
+  /** Grid of each quantized value, by name. */
+  readonly grids: ReadonlyMap<string, QuantParams>
+  /** Grid of each layer's weights, by the name of the layer's output. */
+  readonly weights: ReadonlyMap<string, QuantParams>
+  /** First and last layers, by the name of their output. */
+  readonly edges: ReadonlySet<string>
+}
+
+/**
+ * Plans the grids: which values are quantized, with how many bits and which scale. Values whose ops pass numbers through (pools, Reshape,
+ * Concat …) share one grid. An activation that only clamps is absorbed into the grid of the op before it.
+ * `supported` says what the target has an integer kernel for. Throws CompileError when a range is missing or not finite.
+ */
+export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges: Ranges, supported: (node: Node) => boolean): QuantPlan {
+  checkSpec(spec)
+  const uses = usesOf(graph)
+  const isLayer = (n: Node): boolean => n.op.weights !== null
+  const constantWeights = (n: Node): boolean => {
+    const info = n.op.weights!(n.attrs)
+    const bias = info.bias === null ? null : n.inputs[info.bias]
+    return isConstant(n.inputs[info.weight]) && (!bias || isConstant(bias)) && !isConstant(n.inputs[0])
+  }
+  const able = (n: Node): boolean =>
+    n.op.lower !== null && supported(n) && !spec.exclude(n) && n.outputs.every((v) => v.dtype === 'float32') && n.inputs.every((v) => v === null || v.dtype === 'float32' || isConstant(v))
+  const side = (n: Node): Side => (!able(n) ? 'float' : !isLayer(n) ? 'either' : constantWeights(n) ? 'integer' : 'float')
+  const integer = assignIslands(graph, side, spec.integerIO)
+
+  // Values that share one grid.
+  const parent = new Map<Value, Value>()
+  const root = (v: Value): Value => {
+    const p = parent.get(v) ?? v
+    return p === v ? v : root(p)
+  }
+  const join = (a: Value, c: Value): void => {
+    parent.set(root(a), root(c))
+  }
+  const data = (n: Node): Value[] => n.inputs.filter((v): v is Value => v !== null && isFloat(v.dtype) && !isConstant(v))
+  for (const n of graph.nodes) if (integer.has(n) && n.op.quant === 'shared') for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
+
+  // A clamp right behind an integer op (or a conversion) needs no op of its own.
+  const candidates = absorbedClamps(graph, integer)
+  const quantized = new Set<Value>()
+  for (const n of graph.nodes) {
+    if (!integer.has(n)) continue
+    for (const v of data(n)) quantized.add(v)
+    for (const v of n.outputs) if (!candidates.has(v)) quantized.add(v)
+  }
+  if (spec.integerIO) for (const v of [...graph.inputs, ...graph.outputs]) if (isFloat(v.dtype)) quantized.add(v)
+
+  const order = new Map(graph.nodes.map((n, i) => [n, i]))
+  const groups = new Map<Value, Value[]>()
+  for (const v of quantized) {
+    const r = root(v)
+    groups.set(r, [...(groups.get(r) ?? []), v])
+  }
+  const edges = edgeLayers(graph, isLayer)
+  const grids = new Map<string, QuantParams>()
+  for (const members of groups.values()) {
+    const bits = bitsOf(members, uses, spec, edges, integer)
+    // The last value of a chain has seen everything that passes through it.
+    const last = members.reduce((a, v) => ((order.get(uses.producer(v)!) ?? -1) >= (order.get(uses.producer(a)!) ?? -1) ? v : a))
+    const seen = members.map((v) => rangeOf(ranges, v))
+    const grid = activationGrid(
+      bits,
+      seen.some((r) => r.min < 0),
+    )
+    const range = rangeOf(ranges, last)
+    const q: QuantParams = { scale: Float32Array.of(chooseScale(range, spec.observer, grid.lo, grid.hi)), axis: null, ...grid }
+    for (const v of members) grids.set(v.name, q)
+  }
+  // Where the clamp's grid reaches beyond its interval (it is shared with other values), the clamp stays an op and its input needs a grid.
+  const absorbed = new Set<string>()
+  for (const v of candidates) {
+    const clamp = uses.consumers(v)[0]!
+    if (absorbs(clamp, grids.get(clamp.outputs[0]!.name)!)) absorbed.add(v.name)
+    else {
+      const r = rangeOf(ranges, v)
+      const grid = activationGrid(spec.sumBits, r.min < 0)
+      grids.set(v.name, { scale: Float32Array.of(chooseScale(r, spec.observer, grid.lo, grid.hi)), axis: null, ...grid })
+    }
+  }
+
+  const weights = new Map<string, QuantParams>()
+  for (const n of graph.nodes) {
+    if (!integer.has(n)) continue
+    const name = n.outputs[0]!.name
+    if (!isLayer(n)) {
+      // A constant operand of a sum or product: one scale, eight bits.
+      for (const v of n.inputs)
+        if (isConstant(v) && isFloat(v.dtype)) weights.set(name, n.op.quant === 'shared' ? grids.get(name)! : { scale: scaleOfConstant(v.data), axis: null, ...signedGrid(8) })
+      continue
+    }
+    const info = n.op.weights!(n.attrs)
+    const w = n.inputs[info.weight]!.data!
+    const bias = info.bias === null ? null : n.inputs[info.bias]
+    const bits = edges.has(n) ? spec.edgeBits : spec.weightBits
+    const { lo, hi } = signedGrid(bits)
+    const x = grids.get(n.inputs[0]!.name)!
+    checkFinite(w, name)
+    if (bias) checkFinite(bias.data!, name)
+    const scales = weightScales(w, info.axis, hi, spec.observer !== 'minmax')
+    const fitted = fitScales(scales, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
+    weights.set(name, { scale: fitted, axis: info.axis, lo, hi })
+  }
+  const names = (nodes: Iterable<Node>): Set<string> => new Set([...nodes].map((n) => n.outputs[0]!.name))
+  return { integer: names(integer), absorbed, grids, weights, edges: names(edges) }
+}
+
+const scaleOfConstant = (t: Tensor): Float32Array => Float32Array.of((numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1)
+
+function checkFinite(t: Tensor, where: string): void {
+  const bad = (numbersOf(t) as Float32Array).findIndex((v) => !Number.isFinite(v))
+  if (bad >= 0) throw errors.badModel(`the weights hold ${numbersOf(t)[bad]} at element ${bad}`, `layer ${where}`, 'a diverged training or a damaged file')
+}
+
+function rangeOf(ranges: Ranges, v: Value): Range {
+  const r = ranges.get(v.name)
+  if (!r) throw errors.badData(`calibration saw no values of ${v.name}`)
+  if (!Number.isFinite(r.min) || !Number.isFinite(r.max)) throw errors.badModel(`calibration met ${r.min} … ${r.max} in ${v.name}`, null, 'the network overflows on this data: check --scale, --mean and --std')
+  return r
+}
+
+/** Outputs of integer ops whose only use is a clamp: the clamp's grid is theirs. */
+function absorbedClamps(graph: Graph, integer: ReadonlySet<Node>): ReadonlySet<Value> {
+  const uses = usesOf(graph)
+  const absorbed = new Set<Value>()
+  for (const n of graph.nodes) {
+    const x = n.inputs[0]
+    if (!integer.has(n) || !x || !n.op.clamp?.(n.inputs, n.attrs)) continue
+    const maker = uses.producer(x)
+    if (maker && integer.has(maker) && maker.op.quant === 'own' && uses.consumers(x).length === 1 && !uses.isOutput(x)) absorbed.add(x)
+  }
+  return absorbed
+}
+
+/** Layers that no other layer separates from an input or an output of the network. */
+function edgeLayers(graph: Graph, isLayer: (n: Node) => boolean): ReadonlySet<Node> {
+  const edges = new Set<Node>()
+  const uses = usesOf(graph)
+  const sweep = (start: readonly Value[], next: (v: Value) => readonly Node[], through: (n: Node) => readonly (Value | null)[]): void => {
+    const seen = new Set<Value>(start)
+    const queue = [...start]
+    for (let i = 0; i < queue.length; i++)
+      for (const n of next(queue[i]!)) {
+        if (isLayer(n)) {
+          edges.add(n)
+          continue
+        }
+        for (const v of through(n))
+          if (v && !seen.has(v)) {
+            seen.add(v)
+            queue.push(v)
+          }
+      }
+  }
+  sweep(
+    graph.inputs,
+    (v) => uses.consumers(v),
+    (n) => n.outputs,
+  )
+  sweep(
+    graph.outputs,
+    (v) => [uses.producer(v)].filter((n): n is Node => n !== null),
+    (n) => n.inputs,
+  )
+  return edges
+}
+
+/** Bits of a group of values that share a grid: as many as its most demanding reader wants. */
+function bitsOf(members: readonly Value[], uses: ReturnType<typeof usesOf>, spec: QuantSpec, edges: ReadonlySet<Node>, integer: ReadonlySet<Node>): number {
+  const inside = new Set(members)
+  const wants = members.flatMap((v) => {
+    const readers = uses.consumers(v).filter((n) => !(integer.has(n) && n.op.quant === 'shared' && inside.has(n.outputs[0]!)))
+    const each = readers.map((n) => {
+      if (!integer.has(n)) return spec.edgeBits
+      if (edges.has(n)) return spec.edgeBits
+      // Both operands of a product are multiplied; the operands of sums and means are not.
+      return n.op.weights !== null || (n.op.name === 'matmul' && n.op.lower !== null) ? spec.actBits : spec.sumBits
+    })
+    return uses.isOutput(v) ? [...each, spec.edgeBits] : each
+  })
+  return wants.length === 0 ? spec.actBits : Math.max(...wants)
+}
+
+/** A qdq graph, and where each value of the float graph went: its real number before any quantizer. */
+export interface Quantized {
+  readonly graph: Graph<'qdq'>
+  readonly real: ReadonlyMap<string, Value>
+}
+
+/** Makes the qdq graph that a plan describes: every quantized value passes a fakeQuant, layers read quantized weights. */
+export function insertQuantizers(graph: Graph<'float'>, plan: QuantPlan): Quantized {
+  const b = createBuilder()
+  const uses = usesOf(graph)
+  const map = new Map<Value, Value>()
+  /** Real values before their quantizer, for float readers of float values. */
+  const raw = new Map<Value, Value>()
+  const { absorbed } = plan
+  const onGrid = (n: Node): boolean => plan.integer.has(n.outputs[0]!.name)
+  const scaleOf = scaleConstants(b)
+  const quantize = (v: Value, q: QuantParams, fused: boolean, name: string): Value =>
+    b.emit(fakeQuant, [v, scaleOf(q, name)], { lo: q.lo, hi: q.hi, axis: q.axis, fused }, { outputs: [name] })
+
+  for (const v of graph.inputs) {
+    const fed = b.input(v.name, v)
+    raw.set(v, fed)
+    const q = plan.grids.get(v.name)
+    map.set(v, q && isFloat(v.dtype) ? quantize(fed, q, false, `${v.name}.q`) : fed)
+  }
+  for (const n of graph.nodes) {
+    const isInteger = onGrid(n)
+    const inputs = n.inputs.map((v, i) => {
+      if (v === null) return null
+      if (isConstant(v)) return isInteger ? weightInput(n, i, v, plan, quantize) : v
+      const maker = uses.producer(v)
+      // Between two float ops nothing is converted.
+      return !isInteger && (maker === null || !onGrid(maker)) ? (raw.get(v) ?? map.get(v)!) : map.get(v)!
+    })
+    if (isInteger && n.op.clamp && absorbed.has(n.inputs[0]!.name)) {
+      // relu(x) on a grid that starts at 0 is the grid's own lower end.
+      map.set(n.outputs[0]!, quantize(inputs[0]!, plan.grids.get(n.outputs[0]!.name)!, true, n.outputs[0]!.name))
+      continue
+    }
+    const names = n.outputs.map((v) => (isInteger && n.op.quant !== 'shared' && plan.grids.has(v.name) && !absorbed.has(v.name) ? `${v.name}.real` : v.name))
+    const outs = b.add(n.op, inputs, n.attrs, { name: n.name, outputs: names, ...(n.op.name === 'foreign' ? { types: n.outputs } : {}) })
+    n.outputs.forEach((v, i) => {
+      raw.set(v, outs[i]!)
+      const q = plan.grids.get(v.name)
+      // Ops that pass numbers through stay on their input's grid without another quantizer.
+      const passes = isInteger && n.op.quant === 'shared'
+      map.set(v, q && !passes && !absorbed.has(v.name) && isFloat(v.dtype) ? quantize(outs[i]!, q, isInteger, isInteger ? v.name : `${v.name}.q`) : outs[i]!)
+    })
+  }
+  const outputs = graph.outputs.map((v) => {
+    const maker = uses.producer(v)
+    return maker && !onGrid(maker) && !plan.grids.has(v.name) ? (raw.get(v) ?? v) : (map.get(v) ?? v)
+  })
+  const built = b.build('qdq', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
+  const graphOut: Graph<'qdq'> = { ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }
+  return { graph: graphOut, real: new Map([...raw].map(([v, r]) => [v.name, r])) }
+}
+
+/** Whether the clamp's interval holds the whole grid, so that the grid's ends do its work. */
+function absorbs(n: Node, q: QuantParams): boolean {
+  const [min, max] = n.op.clamp!(n.inputs, n.attrs)!
+  const tolerance = 1e-6 * Math.max(1, Math.abs(max))
+  return q.lo * q.scale[0]! >= min && q.hi * q.scale[0]! <= max + tolerance
+}
+
+function weightInput(n: Node, i: number, v: Value & { data: Tensor }, plan: QuantPlan, quantize: (v: Value, q: QuantParams, fused: boolean, name: string) => Value): Value {
+  const q = plan.weights.get(n.outputs[0]!.name)
+  const info = n.op.weights?.(n.attrs)
+  const isWeight = info ? i === info.weight : isFloat(v.dtype)
+  return q && isWeight ? quantize(v, q, false, `${v.name}.q`) : v
+}
+
+/** One scale constant per grid object. */
+function scaleConstants(b: Builder): (q: QuantParams, name: string) => Value {
+  const known = new Map<QuantParams, Value>()
+  return (q, name) => {
+    let v = known.get(q)
+    if (!v) known.set(q, (v = b.constant(q.axis === null ? tensorOf('float32', [], q.scale) : tensorOf('float32', [q.scale.length], q.scale), `${name}.scale`)))
+    return v
+  }
+}

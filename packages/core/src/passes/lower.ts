@@ -1,0 +1,96 @@
+import { createBuilder } from '../ir/builder.ts'
+import { invariant } from '../ir/errors.ts'
+import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
+import { liveNodes } from '../ir/rewrite.ts'
+import { numbersOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { quantizeValue } from '../math/fixedPoint.ts'
+import { fakeQuant, gridOf } from '../ops/fakeQuant.ts'
+import { dequantize, quantize } from '../ops/integer.ts'
+
+/** A constant on its grid: int8 steps. */
+function quantizeConstant(t: Tensor, q: QuantParams): Tensor {
+  const from = numbersOf(t)
+  const step = q.axis === null ? 1 : stridesOf(t.shape)[q.axis]!
+  const n = q.axis === null ? 1 : t.shape[q.axis]!
+  return tensorOf('int8', t.shape, Int8Array.from(from as Float32Array, (v, i) => quantizeValue(v, q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!, q.lo, q.hi)))
+}
+
+/**
+ * qdq → integer: each op between quantizers becomes its integer form, constants become integers, and values that cross into or out of a
+ * float island get the one conversion they need. `supported` says what the target has an integer kernel for.
+ * With `integerIO`, inputs and outputs are grid integers. Throws CompileError when a layer cannot be computed in 32-bit accumulators.
+ */
+export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, integerIO: boolean): Graph<'integer'> {
+  const b = createBuilder()
+  const uses = usesOf(graph)
+  const steps = new Map<Value, Value>()
+  const reals = new Map<Value, Value>()
+
+  const real = (v: Value): Value => {
+    if (isConstant(v)) return v
+    let r = reals.get(v)
+    if (!r) {
+      const s = steps.get(v)
+      if (s) reals.set(v, (r = b.emit(dequantize, [s], { scale: s.quant!.scale[0]! }, { outputs: [`${v.name}.real`] })))
+      else {
+        // A float op is only computed where somebody needs its real result.
+        const maker = uses.producer(v)
+        invariant(maker, `${v.name} has no producer`)
+        asFloat(maker)
+        r = reals.get(v)!
+      }
+    }
+    return r
+  }
+  const asFloat = (node: Node): void => {
+    const inputs = node.inputs.map((v) => (v ? real(v) : null))
+    const outs = b.add(node.op, inputs, node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name), ...(node.op.name === 'foreign' ? { types: node.outputs } : {}) })
+    node.outputs.forEach((v, i) => reals.set(v, outs[i]!))
+  }
+  const isStep = (v: Value | null): boolean => v === null || steps.has(v) || isConstant(v)
+  for (const v of graph.inputs) {
+    const readers = uses.consumers(v)
+    const only = readers[0]
+    if (integerIO && only?.op === fakeQuant) {
+      const q = gridOf(only.inputs[1]!, only.attrs)
+      steps.set(v, b.input(v.name, { dtype: 'int32', shape: v.shape }, q))
+    } else reals.set(v, b.input(v.name, v))
+  }
+  for (const node of graph.nodes) {
+    const [x] = node.inputs
+    if (node.op === fakeQuant) {
+      const grid = gridOf(node.inputs[1]!, node.attrs)
+      const out = node.outputs[0]!
+      if (isConstant(x)) steps.set(out, b.constant(quantizeConstant(x.data, grid), x.name, grid))
+      else if (steps.has(x!)) steps.set(out, steps.get(x!)!)
+      else {
+        const maker = uses.producer(x!)
+        const fused =
+          node.attrs.fused && maker?.op.lower && supported(maker) && maker.inputs.every(isStep)
+            ? maker.op.lower(
+                b,
+                maker,
+                maker.inputs.map((v) => (v ? (steps.get(v) ?? v) : null)),
+                grid,
+              )
+            : null
+        steps.set(out, fused ?? b.emit(quantize, [real(x!)], { scale: grid.scale[0]!, lo: grid.lo, hi: grid.hi }, { quant: grid, outputs: [out.name] }))
+      }
+      continue
+    }
+    // Ops that pass numbers through stay on the grid they are fed.
+    if (node.op.quant === 'shared' && node.op.lower && supported(node) && node.inputs.every(isStep) && node.inputs.some((v) => v !== null && steps.has(v))) {
+      const grid = steps.get(node.inputs.find((v) => v !== null && steps.has(v))!)!.quant!
+      const lowered = node.op.lower(
+        b,
+        node,
+        node.inputs.map((v) => (v ? (steps.get(v) ?? v) : null)),
+        grid,
+      )
+      if (lowered) steps.set(node.outputs[0]!, lowered)
+    }
+  }
+  const outputs = graph.outputs.map((v) => (integerIO && steps.has(v) ? steps.get(v)! : real(v)))
+  const built = b.build('integer', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
+  return { ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }
+}

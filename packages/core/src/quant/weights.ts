@@ -1,0 +1,64 @@
+import { roundHalfEven } from '../math/fixedPoint.ts'
+import { numbersOf, stridesOf, type Tensor } from '../ir/tensor.ts'
+
+/** Scales tried per channel when the squared error is minimized. */
+const CANDIDATES = 80
+
+/** Elements of each slice along `axis`. */
+export function slices(t: Tensor, axis: number): Float64Array[] {
+  const from = numbersOf(t)
+  const step = stridesOf(t.shape)[axis]!
+  const n = t.shape[axis]!
+  const per = from.length / n
+  const out = Array.from({ length: n }, () => new Float64Array(per))
+  const fill = new Int32Array(n)
+  for (let i = 0; i < from.length; i++) {
+    const c = Math.floor(i / step) % n
+    out[c]![fill[c]!++] = from[i]!
+  }
+  return out
+}
+
+/** One scale per channel: least Σ(w − s·clip(RNE(w/s)))², or max|w|/hi for the minmax observer. Channels of zeros get 0. */
+export function weightScales(t: Tensor, axis: number, hi: number, byError: boolean): Float32Array {
+  return Float32Array.from(slices(t, axis), (w) => {
+    const top = w.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
+    if (top === 0 || !byError) return top / hi
+    let best = top / hi
+    let least = Number.POSITIVE_INFINITY
+    for (let i = 0; i < CANDIDATES; i++) {
+      // Clips from the full range down to a fifth of it.
+      const s = Math.fround((top / hi) * (1 - (0.8 * i) / CANDIDATES))
+      let e = 0
+      for (let k = 0; k < w.length && e < least; k++) {
+        const q = Math.min(Math.max(roundHalfEven(w[k]! / s), -hi), hi)
+        e += (w[k]! - s * q) ** 2
+      }
+      if (e < least) {
+        least = e
+        best = s
+      }
+    }
+    return best
+  })
+}
+
+/**
+ * Scales raised where a channel's bias would not fit int32 in steps of s_x·s_w, or its accumulator could overflow 32 bits.
+ * `reach` is the largest |input| in steps.
+ */
+export function fitScales(scales: Float32Array, t: Tensor, axis: number, bias: ArrayLike<number> | null, scaleX: number, reach: number, hi: number): Float32Array {
+  const channels = slices(t, axis)
+  return scales.map((s, c) => {
+    const shift = Math.abs(bias?.[c] ?? 0)
+    // Dead channels have no scale of their own: any that holds the bias will do.
+    let fitted = s > 0 ? s : Math.max(shift / (scaleX * 2 ** 20), 2 ** -30)
+    const bound = (k: number): number => {
+      let sum = shift / (scaleX * k)
+      for (const w of channels[c]!) sum += reach * Math.abs(Math.min(Math.max(roundHalfEven(w / k), -hi), hi))
+      return sum
+    }
+    while (bound(fitted) > 2 ** 31 - 2 ** 16) fitted *= 2
+    return fitted
+  })
+}

@@ -1,0 +1,236 @@
+import * as core from '@dqc/core'
+import { containerZero, isConstant, type Node, numbersOf, type Op, type QuantParams, shapeOf, type Tensor, tensorOf, type Value } from '@dqc/core'
+import { int4Tensor } from '../proto/tensors.ts'
+import { int, ints, type NodeWriter, shapeTensor, trimmed, type Write } from '../spelling/spelling.ts'
+
+/** Operator set of ONNX Runtime's own integer kernels. */
+export const MICROSOFT = 'com.microsoft'
+
+/** How integer ops go into the file: as QLinear… kernels, or as float ops between DequantizeLinear and QuantizeLinear. */
+export type Format = 'qoperator' | 'qdq'
+
+const uint8 = (v: number): Tensor => tensorOf('uint8', [], [v])
+const scaleOf = (w: NodeWriter, q: QuantParams): string => w.constant(q.axis === null ? core.scalar(q.scale[0]!) : tensorOf('float32', [q.scale.length], q.scale), 'scale')
+const zeroOf = (w: NodeWriter, q: QuantParams): string => w.constant(uint8(containerZero(q)), 'zero')
+
+/** Steps → uint8 container. */
+export const toContainer = (steps: ArrayLike<number>, q: QuantParams): Uint8Array => Uint8Array.from(steps, (v) => v + containerZero(q))
+/** uint8 container → steps. */
+export const fromContainer = (bytes: ArrayLike<number>, q: QuantParams): Int32Array => Int32Array.from(bytes, (v) => v - containerZero(q))
+
+/** A grid narrower than its container is kept by an integer Clip, which the runtime runs at next to no cost. */
+function clamped(w: NodeWriter, q: QuantParams, out: string, make: (to: string) => void): void {
+  const z = containerZero(q)
+  if (q.lo + z === 0 && q.hi + z === 255) {
+    make(out)
+    return
+  }
+  const wide = w.temp('wide')
+  make(wide)
+  // A saturating kernel already stops at the container's own ends.
+  w.node('Clip', q.lo + z === 0 ? [wide, '', w.constant(uint8(q.hi + z))] : [wide, w.constant(uint8(q.lo + z)), w.constant(uint8(q.hi + z))], [out])
+}
+
+/** A constant operand on its grid, in the container that activations use. */
+function operand(w: NodeWriter, v: Value, name: string): string {
+  if (!isConstant(v)) return name
+  return w.constant(tensorOf('uint8', v.data.shape, toContainer(numbersOf(v.data), v.quant!)), 'operand')
+}
+
+/** The weights as int8, or packed to INT4 and widened at load time, which the runtime folds away. */
+function weight(w: NodeWriter, v: Value, name: string, packed: boolean): string {
+  if (!packed || v.quant!.hi > 7 || v.quant!.lo < -8) return name
+  w.atLeast(21)
+  const stored = w.raw(int4Tensor(`${v.name}_int4`, v.data!.shape, numbersOf(v.data!)))
+  const wide = w.temp('weights')
+  w.node('Cast', [stored], [wide], [int('to', 3)])
+  return wide
+}
+
+const weightZeros = (w: NodeWriter, q: QuantParams): string => w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
+
+const quantOf = (v: Value | null | undefined): QuantParams => {
+  core.invariant(v?.quant, `${v?.name} has no grid`)
+  return v.quant
+}
+
+const windowAttrs = (a: core.Window) => [ints('strides', a.strides), ints('pads', a.pads)]
+
+interface Rules {
+  readonly format: Format
+  readonly packed: boolean
+}
+
+const dequantized = (w: NodeWriter, v: Value, name: string, as = operand(w, v, name)): string => {
+  const out = w.temp('real')
+  w.node('DequantizeLinear', [as, scaleOf(w, quantOf(v)), zeroOf(w, quantOf(v))], [out])
+  return out
+}
+
+/** Weights or bias between DequantizeLinear: the runtime's fusion takes the integers. */
+const dequantizedConstant = (w: NodeWriter, v: Value, name: string, zero: string, axis: number | null): string => {
+  const out = w.temp('real')
+  w.node('DequantizeLinear', zero === '' ? [name, scaleOf(w, quantOf(v))] : [name, scaleOf(w, quantOf(v)), zero], [out], axis === null ? [] : [int('axis', axis)])
+  return out
+}
+
+/** A float op between conversions. */
+function between(w: NodeWriter, node: Node, out: string, type: string, reals: readonly string[], attributes: Parameters<NodeWriter['node']>[3]): void {
+  const q = quantOf(node.outputs[0])
+  const y = w.temp('real')
+  w.node(type, trimmed(reals), [y], attributes)
+  clamped(w, q, out, (to) => w.node('QuantizeLinear', [y, scaleOf(w, q), zeroOf(w, q)], [to]))
+}
+
+const convRule =
+  ({ format, packed }: Rules): Write =>
+  (w, node, [x, wn, bn], [out]) => {
+    const a = node.attrs as core.ConvAttrs
+    const [vx, vw, vb] = node.inputs as [Value, Value, Value | null]
+    const attributes = [...windowAttrs(a), ints('dilations', a.dilations), int('group', a.group), ints('kernel_shape', shapeOf(vw).slice(2) as number[])]
+    const stored = weight(w, vw, wn!, packed)
+    if (format === 'qdq') {
+      const real = dequantizedConstant(w, vw, stored, weightZeros(w, vw.quant!), vw.quant!.axis === null ? null : 0)
+      const bias = vb ? dequantizedConstant(w, vb, bn!, '', vb.quant!.axis) : ''
+      between(w, node, out!, 'Conv', [dequantized(w, vx, x!), real, bias], attributes)
+      return
+    }
+    const q = quantOf(node.outputs[0])
+    clamped(w, q, out!, (to) =>
+      w.node(
+        'QLinearConv',
+        trimmed([x!, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), stored, scaleOf(w, vw.quant!), weightZeros(w, vw.quant!), scaleOf(w, q), zeroOf(w, q), bn ?? '']),
+        [to],
+        attributes,
+      ),
+    )
+  }
+
+/** QGemm takes two axes; further leading ones are folded away around it. */
+const denseRule =
+  ({ format, packed }: Rules): Write =>
+  (w, node, [x, wn, bn], [out]) => {
+    const [vx, vw, vb] = node.inputs as [Value, Value, Value | null]
+    const q = quantOf(node.outputs[0])
+    const shape = shapeOf(node.outputs[0])
+    const flat = shape.length !== 2
+    const stored = weight(w, vw, wn!, packed)
+    let from = x!
+    if (flat) w.node('Reshape', [x!, w.constant(shapeTensor([-1, shapeOf(vw)[1] as number]))], [(from = w.temp('rows'))])
+    const to = flat ? w.temp('rows') : out!
+    if (format === 'qdq') {
+      const real = dequantizedConstant(w, vw, stored, weightZeros(w, vw.quant!), vw.quant!.axis === null ? null : 0)
+      const bias = vb ? dequantizedConstant(w, vb, bn!, '', vb.quant!.axis) : ''
+      between(w, node, to, 'Gemm', [dequantized(w, vx, from), real, bias], [int('transB', 1)])
+    } else
+      clamped(w, q, to, (dst) =>
+        w.node(
+          'QGemm',
+          [from, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), stored, scaleOf(w, vw.quant!), weightZeros(w, vw.quant!), bn ?? '', scaleOf(w, q), zeroOf(w, q)],
+          [dst],
+          [int('transB', 1)],
+          MICROSOFT,
+        ),
+      )
+    if (flat) w.node('Reshape', [to, w.constant(shapeTensor(core.reshapeTarget(shapeOf(node.inputs[0]), shape)))], [out!])
+  }
+
+/** Two activations: x, scale, zero, y, scale, zero, scale, zero. */
+const pairRule =
+  ({ format }: Rules, kernel: string, domain: string, float: string): Write =>
+  (w, node, [x, y], [out]) => {
+    const [vx, vy] = node.inputs as [Value, Value]
+    const q = quantOf(node.outputs[0])
+    if (format === 'qdq') {
+      between(w, node, out!, float, [dequantized(w, vx, x!), dequantized(w, vy, y!)], [])
+      return
+    }
+    const of = (v: Value, name: string): string[] => [operand(w, v, name), scaleOf(w, quantOf(v)), zeroOf(w, quantOf(v))]
+    clamped(w, q, out!, (to) => w.node(kernel, [...of(vx, x!), ...of(vy, y!), scaleOf(w, q), zeroOf(w, q)], [to], [], domain))
+  }
+
+const poolRule =
+  ({ format }: Rules, kernel: string, float: string, attributes: (a: any) => Parameters<NodeWriter['node']>[3]): Write =>
+  (w, node, [x], [out]) => {
+    const vx = node.inputs[0]!
+    const q = quantOf(node.outputs[0])
+    if (format === 'qdq') {
+      between(w, node, out!, float, [dequantized(w, vx, x!)], attributes(node.attrs))
+      return
+    }
+    clamped(w, q, out!, (to) =>
+      w.node(kernel, [x!, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), scaleOf(w, q), zeroOf(w, q)], [to], [...(attributes(node.attrs) ?? []), int('channels_last', 0)], MICROSOFT),
+    )
+  }
+
+/** A table over the container's 256 values, indexed by the input itself. */
+const lookupRule: Write = (w, node, [x], [out]) => {
+  const { lo, table } = node.attrs as { lo: number; table: readonly number[] }
+  const [from, to] = [quantOf(node.inputs[0]), quantOf(node.outputs[0])]
+  const z = containerZero(from)
+  const bytes = toContainer(
+    Array.from({ length: 256 }, (_, c) => table[Math.min(Math.max(c - z - lo, 0), table.length - 1)]!),
+    to,
+  )
+  const index = w.temp('index')
+  w.node('Cast', [x!], [index], [int('to', 6)])
+  w.node('Gather', [w.constant(tensorOf('uint8', [256], bytes), 'table'), index], [out!], [int('axis', 0)])
+}
+
+/** The integer vocabulary as ONNX Runtime runs it. */
+export function integerRules(rules: Rules): ReadonlyMap<Op, Write> {
+  return new Map<Op, Write>([
+    [
+      core.quantize,
+      (w, node, [x], [out]) => {
+        const q = quantOf(node.outputs[0])
+        clamped(w, q, out!, (to) => w.node('QuantizeLinear', [x!, scaleOf(w, q), zeroOf(w, q)], [to]))
+      },
+    ],
+    [
+      core.dequantize,
+      (w, node, [x], [out]) => {
+        const q = quantOf(node.inputs[0])
+        w.node('DequantizeLinear', [operand(w, node.inputs[0]!, x!), scaleOf(w, q), zeroOf(w, q)], [out!])
+      },
+    ],
+    [core.intConv, convRule(rules)],
+    [core.intDense, denseRule(rules)],
+    [core.intMatMul, pairRule(rules, 'QLinearMatMul', '', 'MatMul')],
+    [core.intAdd, pairRule(rules, 'QLinearAdd', MICROSOFT, 'Add')],
+    [core.intMul, pairRule(rules, 'QLinearMul', MICROSOFT, 'Mul')],
+    [
+      core.intAveragePool,
+      poolRule(rules, 'QLinearAveragePool', 'AveragePool', (a: core.AveragePoolAttrs) => [
+        ints('kernel_shape', a.kernel),
+        ...windowAttrs(a),
+        int('ceil_mode', a.ceil ? 1 : 0),
+        int('count_include_pad', a.countIncludePad ? 1 : 0),
+      ]),
+    ],
+    [core.intGlobalAveragePool, poolRule(rules, 'QLinearGlobalAveragePool', 'GlobalAveragePool', () => [])],
+    [core.lookup, lookupRule],
+    [
+      core.concat,
+      (w, node, ins, outs) =>
+        w.node(
+          'Concat',
+          ins.map((n, i) => (node.inputs[i]!.quant ? operand(w, node.inputs[i]!, n) : n)),
+          outs,
+          [int('axis', node.attrs.axis)],
+        ),
+    ],
+    [
+      core.pad,
+      (w, node, [x], outs) => {
+        const a = node.attrs as core.PadAttrs
+        const q = node.inputs[0]!.quant
+        const value = q ? uint8(a.value + containerZero(q)) : core.scalar(a.value, node.inputs[0]!.dtype)
+        if (a.mode === 'wrap') w.atLeast(19)
+        w.node('Pad', [x!, w.constant(shapeTensor(a.pads)), ...(a.mode === 'constant' ? [w.constant(value)] : [])], outs, [
+          { name: 'mode', type: 3, s: new TextEncoder().encode(a.mode) },
+        ])
+      },
+    ],
+  ])
+}
