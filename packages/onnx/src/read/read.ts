@@ -26,9 +26,9 @@ import {
   type ValueInfoProto,
 } from '../proto/messages.ts'
 import { dtypeOf, type LoadExternal, readSparse, readTensor } from '../proto/tensors.ts'
-import { reads } from '../spelling/index.ts'
-import { Foreign, type NodeReader } from '../spelling/spelling.ts'
-import { inlineFunctions } from './functions.ts'
+import { quantizedReads, reads } from '../spelling/index.ts'
+import type { ContainerGrid } from '../spelling/quantized.ts'
+import { Foreign, type NodeReader, type Read } from '../spelling/spelling.ts'
 import { createSizes, type Sizes } from './sizes.ts'
 
 export interface ReadOptions {
@@ -36,8 +36,6 @@ export interface ReadOptions {
   readonly loadExternal?: LoadExternal
   /** Sizes that replace an input's declared ones. */
   readonly shapes?: Readonly<Record<string, readonly number[]>>
-  /** Opens model-local functions so that passes see their nodes. Off: they are carried as they are. */
-  readonly inlineFunctions?: boolean
 }
 
 /** One source node and the IR nodes it became. */
@@ -92,12 +90,19 @@ export function parseModel(bytes: Uint8Array): ModelProto {
  * Throws CompileError when the file is malformed or contradicts itself.
  */
 export function readModel(bytes: Uint8Array, options: ReadOptions = {}): Graph<'float'> {
-  const parsed = parseModel(bytes)
-  return modelToGraph(options.inlineFunctions ? inlineFunctions(parsed) : parsed, options)
+  return modelToGraph(parseModel(bytes), options)
 }
 
 /** The message → graph half of {@link readModel}. */
-export function modelToGraph(model: ModelProto, options: ReadOptions = {}): Graph<'float'> {
+export const modelToGraph = (model: ModelProto, options: ReadOptions = {}): Graph<'float'> => build(model, options, 'float')
+
+/**
+ * Reads integer kernels (QuantizeLinear, QLinearConv …) as the real numbers that their integers stand for, rounding included, so that
+ * quantized files have gradients.
+ */
+export const modelToRealGraph = (model: ModelProto, options: ReadOptions = {}): Graph<'qdq'> => build(model, options, 'qdq')
+
+function build<L extends 'float' | 'qdq'>(model: ModelProto, options: ReadOptions, level: L): Graph<L> {
   const graph = model.graph!
   const load: LoadExternal =
     options.loadExternal ??
@@ -143,7 +148,7 @@ export function modelToGraph(model: ModelProto, options: ReadOptions = {}): Grap
   if (unknown.size > 0)
     throw errors.usage(`the model has no input ${[...unknown].join(', ')}`, null, `its inputs are ${(graph.input ?? []).map((v) => v.name).join(', ')}`)
 
-  const scope = { b, values, sizes, declared, load, opset, spellings, constants, model }
+  const scope: Scope = { b, values, sizes, declared, load, opset, spellings, constants, grids: level === 'qdq' ? new Map() : null }
   for (const proto of sortNodes(graph, values)) readNode(scope, proto)
 
   const outputs = (graph.output ?? []).map((o) => {
@@ -153,7 +158,7 @@ export function modelToGraph(model: ModelProto, options: ReadOptions = {}): Grap
   })
   if (outputs.length === 0) throw errors.badModel('the graph has no outputs')
   const origin: OnnxOrigin = { format: 'onnx', model, spellings, constants, opset }
-  return b.build('float', outputs, { name: graph.name ?? '', outputNames: (graph.output ?? []).map((o) => o.name ?? ''), origin })
+  return b.build(level, outputs, { name: graph.name ?? '', outputNames: (graph.output ?? []).map((o) => o.name ?? ''), origin })
 }
 
 function typeOf(info: ValueInfoProto): TensorType {
@@ -237,7 +242,19 @@ interface Scope {
   readonly opset: number
   readonly spellings: Map<Node, Spelling>
   readonly constants: Map<string, NodeProto>
-  readonly model: ModelProto
+  /** Grids of integers read as real numbers; null when integers are carried as they are. */
+  readonly grids: Map<Value, ContainerGrid> | null
+}
+
+/** The rule for a node, if dqc has one. Clip is only special where it clips integers that stand for real numbers. */
+function ruleOf(scope: Scope, proto: NodeProto, inputs: readonly (Value | null)[]): Read | undefined {
+  const type = proto.opType ?? ''
+  const isDefault = DEFAULT_DOMAINS.has(proto.domain ?? '')
+  if (scope.grids && (type !== 'Clip' || (inputs[0] && scope.grids.has(inputs[0])))) {
+    const rule = quantizedReads.get(isDefault ? type : `${proto.domain}:${type}`)
+    if (rule) return rule
+  }
+  return isDefault ? reads.get(type) : undefined
 }
 
 function readNode(scope: Scope, proto: NodeProto): void {
@@ -261,7 +278,7 @@ function readNode(scope: Scope, proto: NodeProto): void {
   let made: readonly (Value | null)[] | null = null
   let reason = ''
   try {
-    const rule = isDefault ? reads.get(type) : undefined
+    const rule = ruleOf(scope, proto, inputs)
     if (!rule) throw new Foreign(isDefault ? `${type} is not in dqc's vocabulary` : `the operator set ${proto.domain} is not known`)
     const opaque = inputs.find((v) => v?.dtype === 'opaque')
     if (opaque) throw new Foreign(`${opaque.name} is of a type that is only carried`)
@@ -279,8 +296,11 @@ function readNode(scope: Scope, proto: NodeProto): void {
       scope.spellings.set(n, spelling)
       scope.sizes.follow(n)
     }
+    // Ops that move integers leave them on their grid.
+    const grid = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
     outputs.forEach((name, i) => {
       if (name !== '' && made![i]) values.set(name, made![i]!)
+      if (grid && made![i] && type !== 'DequantizeLinear' && !scope.grids!.has(made![i]!)) scope.grids!.set(made![i]!, grid)
     })
     if (nodes.length === 0) for (const name of outputs) scope.constants.set(name, proto)
     return
@@ -367,6 +387,11 @@ function nodeReader(scope: Scope, proto: NodeProto, inputs: readonly (Value | nu
       return t ? readTensor(t, scope.load, where) : null
     },
     has: (name) => attributes.has(name),
+    grids: scope.grids ?? new Map(),
+    rule(type, ins) {
+      const result = reads.get(type)!({ ...r, type, inputCount: ins.length, maybe: (i) => ins[i] ?? null, input: (i) => ins[i]! })
+      return (Array.isArray(result) ? result[0] : result) as Value
+    },
     emit: (op, ins, attrs) => {
       const name = proto.output?.[0]
       emitted++

@@ -1,4 +1,5 @@
 import { type Builder, type Dim, type Node, type Op, scalar, type Tensor, tensorOf, type Value } from '@dqc/core'
+import type { ContainerGrid } from './quantized.ts'
 import { type AttributeProto, AttributeType, type NodeProto, type TensorProto } from '../proto/messages.ts'
 import { writeTensor } from '../proto/tensors.ts'
 
@@ -27,6 +28,10 @@ export interface NodeReader {
   floats(name: string): number[] | null
   tensor(name: string): Tensor | null
   has(name: string): boolean
+  /** Grids of integer values that are read as real numbers. */
+  readonly grids: Map<Value, ContainerGrid>
+  /** Applies another type's rule to other inputs, attributes as they are. */
+  rule(type: string, inputs: readonly (Value | null)[]): Value
   emit<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: NoInfer<A>): Value
 }
 

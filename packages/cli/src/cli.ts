@@ -1,0 +1,228 @@
+import { type AttackName, CompileError, type ErrorKind, errors, type ObserverKind } from '@dqc/core'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import pc from 'picocolors'
+import { convert, type ConvertResult } from './convert.ts'
+import { evaluate } from './evaluate.ts'
+import { inspect } from './inspect.ts'
+import type { CommonOptions, ConvertOptions } from './options.ts'
+import { createProgress } from './progress.ts'
+import { showEvaluation, showInspection, showReport } from './show.ts'
+import { VERSION } from './version.ts'
+
+/** Exit codes, as the README lists them. */
+export const EXIT = { ok: 0, unexpected: 1, usage: 2, unreadable: 3, unsupported: 4, accuracy: 5, robustness: 6, recheck: 7, interrupted: 130 } as const satisfies Record<ErrorKind | 'ok' | 'unexpected', number>
+
+const number = (s: string): number => {
+  const v = Number(s)
+  if (s.trim() === '' || Number.isNaN(v)) throw new InvalidArgumentError(`${s} is not a number`)
+  return v
+}
+const numbers = (s: string): number[] => s.split(',').map(number)
+/** 2/255, 0.01 or 3 */
+const ratio = (s: string): number => {
+  const [p, q, ...rest] = s.split('/')
+  if (rest.length) throw new InvalidArgumentError(`${s} is not a number`)
+  return q === undefined ? number(p!) : number(p!) / number(q)
+}
+/** 0.01 or 1% */
+const shareOf = (s: string): number => (s.endsWith('%') ? number(s.slice(0, -1)) / 100 : number(s))
+const list = (s: string): string[] =>
+  s
+    .split(',')
+    .map((v) => v.trim())
+    .filter(Boolean)
+const hw = (s: string): [number, number] => {
+  const m = /^(\d+)(?:x(\d+))?$/.exec(s)
+  if (!m) throw new InvalidArgumentError(`${s} is not a size like 224 or 224x224`)
+  return [Number(m[1]), Number(m[2] ?? m[1])]
+}
+const shapes = (s: string, before: Record<string, number[]> = {}): Record<string, number[]> => {
+  const at = s.lastIndexOf('=')
+  const dims = s
+    .slice(at + 1)
+    .split(',')
+    .map(Number)
+  if (at < 1 || dims.some((d) => !Number.isInteger(d) || d < 1)) throw new InvalidArgumentError(`${s} is not a shape like input=1,3,224,224`)
+  return { ...before, [s.slice(0, at)]: dims }
+}
+
+function common(c: Command): Command {
+  return c
+    .option('--data <path>', 'CIFAR-10 or IDX folder, class folders of images, .npy/.npz, SVHN .mat')
+    .option('--eval-data <path>', 'data to evaluate on, where --data only calibrates')
+    .option('--samples <n>', 'evaluation samples (default 1000, fewer for large networks)', number)
+    .option('--attack-samples <n>', 'samples attacked (default: as many, fewer for large networks)', number)
+    .option('--batch <n>', 'samples per batch (default 64)', number)
+    .option('--scale <x>', 'factor on stored values (default 1/255; --scale 1 feeds 0..255)', ratio)
+    .option('--mean <list>', 'subtracted after scaling, one value or one per channel', numbers)
+    .option('--std <list>', 'divides what is left, one value or one per channel', numbers)
+    .option('--resize <h[xw]>', 'size that image files are scaled to (default: the model’s)', hw)
+    .addOption(new Option('--layout <layout>', 'axis order of the input (default: taken from its shape)').choices(['nchw', 'nhwc']))
+    .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
+    .option('--attack <list>', 'fgsm, rfgsm, bim, pgd; none (default fgsm,pgd)', list)
+    .option('--eps <list>', 'radii in units of the original pixel range (default 2/255)', (s: string) => s.split(',').map(ratio))
+    .option('--steps <n>', 'steps of iterated attacks (default 20)', number)
+    .option('--restarts <n>', 'random starts (default 1)', number)
+    .addOption(new Option('--norm <norm>', 'norm of the ball (default linf)').choices(['linf', 'l2']))
+    .addOption(new Option('--task <task>', 'what the network is for (default auto)').choices(['auto', 'classify', 'regress']))
+    .option('--seed <n>', 'seed of everything random (default 0)', number)
+    .option('--threads <n>', 'threads of the runtime', number)
+    .option('--json', 'print the report alone, as JSON, on stdout')
+    .option('--quiet', 'no progress on stderr')
+}
+
+/** Flags → options of the library. */
+function commonOptions(f: Record<string, any>): CommonOptions {
+  const attacks = f['attack'] as string[] | undefined
+  return given({
+    data: f['data'],
+    evalData: f['evalData'],
+    samples: f['samples'],
+    attackSamples: f['attackSamples'],
+    batch: f['batch'],
+    scale: f['scale'],
+    mean: f['mean'],
+    std: f['std'],
+    resize: f['resize'],
+    layout: f['layout'],
+    shapes: f['shape'],
+    attacks: attacks && (attacks.join() === 'none' ? [] : (attacks as AttackName[])),
+    eps: f['eps'],
+    steps: f['steps'],
+    restarts: f['restarts'],
+    norm: f['norm'],
+    task: f['task'],
+    seed: f['seed'],
+    threads: f['threads'],
+  })
+}
+
+/** Leaves out what was not given. */
+const given = <T extends object>(o: { [K in keyof T]: T[K] | undefined }): T => Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as T
+
+interface Streams {
+  readonly out: NodeJS.WritableStream
+  readonly err: NodeJS.WriteStream
+}
+
+/** Runs the command line and returns its exit code. Nothing but reports goes to stdout. */
+export async function main(argv: readonly string[], streams: Streams = { out: process.stdout, err: process.stderr }): Promise<number> {
+  const abort = new AbortController()
+  const stop = (): void => abort.abort()
+  process.once('SIGINT', stop)
+  process.once('SIGTERM', stop)
+  const print = (text: string): void => {
+    streams.out.write(`${text}\n`)
+  }
+  const program = new Command('dqc')
+    .description('Converts trained networks to low-bit integer models and measures the robustness of the file that ships.')
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ writeOut: (s) => streams.out.write(s), writeErr: (s) => streams.err.write(s) })
+    .showHelpAfterError('(dqc --help shows all options)')
+
+  const run = async <T>(flags: Record<string, any>, work: (o: { signal: AbortSignal; onProgress: ConvertOptions['onProgress'] & object }) => Promise<T>): Promise<T> => {
+    const progress = createProgress(streams.err, flags['quiet'] === true)
+    try {
+      return await work({ signal: abort.signal, onProgress: progress.report })
+    } finally {
+      progress.stop()
+    }
+  }
+
+  common(
+    program
+      .command('convert')
+      .description('quantize a float ONNX model, write it for a target, re-read and measure it')
+      .argument('<model>', 'ONNX file')
+      .requiredOption('--bits <n>', 'bits of weights and activations, 2–8', number)
+      .option('--weight-bits <n>', 'bits of weights (default --bits)', number)
+      .option('--act-bits <n>', 'bits of activations (default --bits)', number)
+      .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
+      .option('--target <list>', 'ort (default)', list)
+      .addOption(new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices(['qoperator', 'qdq']))
+      .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
+      .option('--pack-weights', 'store weights of at most four bits as packed INT4 (opset 21)')
+      .addOption(new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices(['minmax', 'percentile', 'entropy', 'mse']))
+      .addOption(new Option('--equalize <mode>', 'cross-layer equalization (default auto: where it helps)').choices(['auto', 'on', 'off']))
+      .option('--no-bias-correction', 'leave biases as they are')
+      .option('--exclude <list>', 'node names or op types that stay float', list)
+      .option('--calib-samples <n>', 'calibration samples (default 512)', number)
+      .option('-o, --out <dir>', 'folder of the results (default: the current one)')
+      .option('--max-drop <share>', 'exit 5 when clean accuracy falls by more, like 0.01 or 1%', shareOf)
+      .option('--max-robust-drop <share>', 'exit 6 when robust accuracy falls by more', shareOf),
+  ).action(async (model: string, f: Record<string, any>) => {
+    const options: ConvertOptions = {
+      ...commonOptions(f),
+      ...given<Partial<ConvertOptions>>({
+        weightBits: f['weightBits'],
+        actBits: f['actBits'],
+        edgeBits: f['edgeBits'],
+        targets: f['target'],
+        format: f['format'],
+        io: f['io'],
+        packWeights: f['packWeights'],
+        observer: f['observer'] as ObserverKind | undefined,
+        equalize: f['equalize'],
+        exclude: f['exclude'],
+        calibSamples: f['calibSamples'],
+        out: f['out'],
+        maxDrop: f['maxDrop'],
+        maxRobustDrop: f['maxRobustDrop'],
+      }),
+      bits: f['bits'],
+      biasCorrection: f['biasCorrection'] !== false,
+    }
+    const show = ({ reports }: ConvertResult): void => {
+      if (f['json']) print(JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2))
+      else for (const r of reports) print(showReport(r))
+    }
+    try {
+      show(await run(f, (o) => convert(model, { ...options, ...o })))
+    } catch (e) {
+      // A failed gate still has its report.
+      const result = (e as { result?: ConvertResult }).result
+      if (result) show(result)
+      throw e
+    }
+  })
+
+  common(
+    program
+      .command('evaluate')
+      .description('clean and robust accuracy of any ONNX classifier, quantized ones included')
+      .argument('<model>', 'ONNX file')
+      .option('--surrogate <model>', 'float model whose gradients attack this one'),
+  ).action(async (model: string, f: Record<string, any>) => {
+    const report = await run(f, (o) => evaluate(model, { ...commonOptions(f), ...given({ surrogate: f['surrogate'] as string | undefined }), ...o }))
+    print(f['json'] ? JSON.stringify(report, null, 2) : showEvaluation(report))
+  })
+
+  program
+    .command('inspect')
+    .description('graph, ops, shapes, sizes and quantization of an ONNX file')
+    .argument('<model>', 'ONNX file')
+    .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
+    .option('--json', 'print JSON')
+    .action((model: string, f: Record<string, any>) => {
+      const result = inspect(model, given<{ shapes?: Record<string, number[]> }>({ shapes: f['shape'] }))
+      print(f['json'] ? JSON.stringify(result, null, 2) : showInspection(result))
+    })
+
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return EXIT.ok
+  } catch (e) {
+    if (e instanceof CommanderError) return e.exitCode === 0 ? EXIT.ok : EXIT.usage
+    const shown = abort.signal.aborted ? errors.interrupted('interrupted') : e
+    if (shown instanceof CompileError) {
+      streams.err.write(`${pc.red('error')} ${shown.message}\n`)
+      return EXIT[shown.kind]
+    }
+    streams.err.write(`${pc.red('unexpected error')} ${(e as Error).stack ?? e}\n`)
+    return EXIT.unexpected
+  } finally {
+    process.off('SIGINT', stop)
+    process.off('SIGTERM', stop)
+  }
+}

@@ -1,0 +1,184 @@
+import { createRandom, type Dim, errors, type Evaluation, type Graph, type Preprocessing, type Random, syntheticImage, type Tensor, tensorOf } from '@dqc/core'
+import { type Source, type Sources, subset } from './source.ts'
+
+export type Layout = 'nchw' | 'nhwc'
+
+export interface FeedOptions {
+  /** Factor on stored values. Default 1/255 for bytes, 1 for arrays of other types. */
+  readonly scale?: number
+  /** Subtracted after scaling, one value or one per channel. */
+  readonly mean?: readonly number[]
+  /** Divides what is left, one value or one per channel. */
+  readonly std?: readonly number[]
+  /** [height, width] that image files are scaled to. Default: the model's. */
+  readonly resize?: readonly [number, number]
+  /** Default: taken from the model's input. */
+  readonly layout?: Layout
+}
+
+/** How items become what the model reads: their place in the input, and the map from pixels in [0, 1] to input values. */
+export interface Feed {
+  /** The input's shape without the batch. */
+  readonly shape: readonly number[]
+  readonly layout: Layout | null
+  readonly preprocessing: Preprocessing
+  /** Pixels in [0, 1] of items [from, to), laid out as the input. */
+  pixels(from: number, to: number): Promise<Tensor>
+}
+
+const isChannels = (d: Dim | undefined): boolean => d === 1 || d === 3 || d === 4
+
+/** Which axis of an image input counts channels; null for inputs that are no images. */
+export function layoutOf(shape: readonly Dim[], wanted?: Layout): Layout | null {
+  if (shape.length !== 3) return null
+  if (wanted) return wanted
+  if (isChannels(shape[0])) return 'nchw'
+  if (isChannels(shape[2])) return 'nhwc'
+  return typeof shape[0] === 'string' || typeof shape[2] !== 'string' ? 'nchw' : 'nhwc'
+}
+
+/** The input's shape without the batch, symbolic sizes taken from the data where it has them. Throws CompileError naming the flag otherwise. */
+export function itemShape(graph: Graph, source: Source | null, o: FeedOptions): number[] {
+  const input = graph.inputs[0]
+  if (!input?.shape) throw errors.unsupportedModel(`the rank of input ${input?.name} is not known`, null, `pass --shape ${input?.name}=1,…`)
+  const rest = input.shape.slice(1)
+  if (rest.every((d): d is number => typeof d === 'number')) return rest
+  const layout = layoutOf(rest, o.layout)
+  const size = o.resize ?? (source?.shape?.length === 3 ? (source.shape.slice(1) as [number, number]) : null)
+  if (layout && size) {
+    const channels = layout === 'nchw' ? rest[0] : rest[2]
+    const c = typeof channels === 'number' ? channels : (source?.shape?.[0] ?? 3)
+    return layout === 'nchw' ? [c, ...size] : [...size, c]
+  }
+  if (source?.shape && source.shape.length === rest.length) return [...source.shape]
+  throw errors.usage(`input ${input.name} has the symbolic shape [${input.shape}]`, null, `fix it with --shape ${input.name}=1,${rest.map((d) => (typeof d === 'number' ? d : '…')).join(',')}`)
+}
+
+/** Per-channel numbers as a tensor that broadcasts to the input. */
+function perChannel(values: readonly number[], shape: readonly number[], layout: Layout | null, channels: number): Tensor {
+  const all = values.length === 1 ? values : values.length === channels ? values : null
+  if (!all) throw errors.usage(`${values.length} values of --mean or --std for ${channels} channels`)
+  if (all.length === 1) return tensorOf('float32', [1, ...shape.map(() => 1)], all)
+  if (layout === 'nhwc') return tensorOf('float32', [1, ...shape.map((_, i) => (i === shape.length - 1 ? channels : 1))], all)
+  if (layout === 'nchw') return tensorOf('float32', [1, ...shape.map((_, i) => (i === 0 ? channels : 1))], all)
+  // A flattened image: channels follow one another.
+  const n = shape.reduce((p, d) => p * d, 1)
+  return tensorOf(
+    'float32',
+    [1, ...shape],
+    Float32Array.from({ length: n }, (_, i) => all[Math.floor((i * channels) / n)]!),
+  )
+}
+
+/** Connects a source to the model's input. Throws CompileError when sizes do not fit. */
+export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
+  const shape = itemShape(graph, source, o)
+  const layout = layoutOf(shape, o.layout)
+  const n = shape.reduce((p, d) => p * d, 1)
+  const [C, H, W] = layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? [shape[0]!, shape[1]!, shape[2]!] : [source.shape?.[0] ?? 1, 1, n]
+  if (source.isImage && source.shape && source.shape.reduce((p, d) => p * d, 1) !== n)
+    throw errors.badData(`images of ${source.shape.join('×')} do not fill the input [${shape.join(', ')}]`, source.description, 'the data set belongs to another model')
+  if (!source.isImage && source.shape!.reduce((p, d) => p * d, 1) !== n)
+    throw errors.badData(`items of shape [${source.shape}] do not fill the input [${shape.join(', ')}]`, source.description)
+  if (o.resize && layout && (o.resize[0] !== H || o.resize[1] !== W)) throw errors.usage(`--resize ${o.resize.join('x')} does not give the input [${shape.join(', ')}]`)
+  const [lo, hi] = source.range
+  const factor = o.scale ?? (lo === 0 && hi === 255 ? 1 / 255 : 1)
+  const mean = o.mean ?? [0]
+  const std = o.std ?? [1]
+  if (std.some((v) => !(v > 0))) throw errors.usage('--std must be positive')
+  const channels = layout ? C : source.isImage ? source.shape![0]! : 1
+  const wide = Math.max(mean.length, std.length)
+  const at = (v: readonly number[], i: number): number => v[v.length === 1 ? 0 : i]!
+  const list = (f: (i: number) => number): number[] => Array.from({ length: wide }, (_, i) => f(i))
+  const preprocessing = {
+    scale: perChannel(
+      list((i) => ((hi - lo) * factor) / at(std, i)),
+      shape,
+      layout,
+      channels,
+    ),
+    shift: perChannel(
+      list((i) => (lo * factor - at(mean, i)) / at(std, i)),
+      shape,
+      layout,
+      channels,
+    ),
+  }
+  // Images come as [C, H, W]; arrays that already have the input's shape stay as they are.
+  const asIs = !source.isImage && String(source.shape) === String(shape)
+  const turn = layout === 'nhwc' && !asIs
+  const fit = layout ? [C, H, W] : null
+  const span = hi - lo
+  return {
+    shape,
+    layout,
+    preprocessing,
+    async pixels(from, to) {
+      const data = new Float32Array((to - from) * n)
+      for (let i = from; i < to; i++) {
+        const item = await source.read(i, source.shape === null ? fit : null)
+        if (item.length !== n) throw errors.badData(`item ${i} has ${item.length} values, the input takes ${n}`, source.description)
+        const base = (i - from) * n
+        for (let k = 0; k < n; k++) {
+          const p = turn ? Math.floor(k / (H * W)) + (k % (H * W)) * C : k
+          data[base + p] = (item[k]! - lo) / span
+        }
+      }
+      return tensorOf('float32', [to - from, ...shape], data)
+    },
+  }
+}
+
+/** Synthetic images (or, for inputs that are no images, uniform numbers) in place of data. */
+export function syntheticSource(shape: readonly number[], layout: Layout | null, count: number, random: Random): Source {
+  const [C, H, W] = layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? (shape as [number, number, number]) : [1, 1, 1]
+  return {
+    description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : 'synthetic uniform numbers',
+    count,
+    labels: null,
+    classes: null,
+    shape: layout ? [C, H, W] : shape,
+    isImage: layout !== null,
+    range: [0, 255],
+    read: async (i) => {
+      if (layout) return syntheticImage(random, i, C, H, W).map((v) => v * 255)
+      const r = random.fork(`item ${i}`)
+      return Float32Array.from({ length: shape.reduce((p, d) => p * d, 1) }, () => r.uniform() * 255)
+    },
+  }
+}
+
+/** What is calibrated on and what is evaluated on. */
+export interface Split {
+  readonly calibration: Source
+  readonly evaluation: Source
+}
+
+/** Share of an unsplit source that is held out for evaluation. */
+const HELD_OUT = 0.5
+
+/** Training files calibrate, test files are evaluated; unsplit sources take a second one, or are split by seed. */
+export function splitSources(main: Sources, evaluation: Sources | null, random: Random): Split {
+  const train = main.train ?? main.all ?? main.test!
+  if (evaluation) return { calibration: train, evaluation: evaluation.test ?? evaluation.all ?? evaluation.train! }
+  if (main.train && main.test) return { calibration: main.train, evaluation: main.test }
+  if (train.count === 1) return { calibration: train, evaluation: train }
+  const order = random.fork('split').permutation(train.count)
+  const held = Math.max(1, Math.floor(train.count * HELD_OUT))
+  // Held-out items keep their order, so that --samples takes the first of them.
+  const inOrder = (indices: Uint32Array): Uint32Array => indices.sort((a, b) => a - b)
+  return {
+    calibration: subset(train, inOrder(order.slice(held)), 'calibration half'),
+    evaluation: subset(train, inOrder(order.slice(0, held)), 'held-out half'),
+  }
+}
+
+/** The first n items in order (evaluation), as the core measures them. */
+export function evaluationOf(source: Source, feed: Feed, samples: number): Evaluation {
+  const n = Math.min(samples, source.count)
+  return { samples: n, labels: source.labels ? source.labels.slice(0, n) : null, pixels: (from, to) => feed.pixels(from, to) }
+}
+
+/** n items drawn by seed without replacement (calibration). */
+export const drawn = (source: Source, n: number, seed: number): Source =>
+  n >= source.count ? source : subset(source, createRandom(seed).fork('calibration').permutation(source.count).slice(0, n), `${n} drawn`)

@@ -1,0 +1,84 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { basename, extname, join } from 'node:path'
+import { errors } from '@dqc/core'
+import { npy, npz, readArrays } from './arrays.ts'
+import { readCifar, readIdx, readSvhn } from './binary.ts'
+import { classFolders, picturesIn, readImages } from './images.ts'
+import { noData, type Source, type Sources } from './source.ts'
+
+const none: Sources = { train: null, test: null, all: null }
+
+/** Recognises what a path holds by its contents and names. Throws CompileError when there is nothing to read. */
+export function openData(path: string): Sources {
+  if (!existsSync(path)) throw errors.badData('there is no such file or folder', path)
+  const found = statSync(path).isDirectory() ? openFolder(path) : openFile(path)
+  const sources = [found.train, found.test, found.all].filter((s): s is Source => s !== null)
+  if (sources.length === 0) throw noData(path)
+  for (const s of sources) if (s.count === 0) throw errors.badData('the data set is empty', path)
+  return found
+}
+
+function openFile(file: string): Sources {
+  const name = basename(file)
+  if (/\.npy$/i.test(name)) return readArrays(new Map([['x', npy(file)]]), file)
+  if (/\.npz$/i.test(name)) return readArrays(npz(file), file)
+  if (/\.mat$/i.test(name)) return { ...none, all: readSvhn(file) }
+  if (/idx3/.test(name)) return { ...none, all: readIdx(file, siblingLabels(file)) }
+  if (/\.bin$/i.test(name)) return { ...none, all: readCifar([file], null) }
+  if (picturesIn(join(file, '..')).includes(file)) return { ...none, all: readImages([file], null, null, name) }
+  return none
+}
+
+function siblingLabels(images: string): string | null {
+  const guess = images.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
+  return guess !== images && existsSync(guess) ? guess : null
+}
+
+function openFolder(dir: string): Sources {
+  const entries = readdirSync(dir, { withFileTypes: true })
+  const files = entries.filter((e) => e.isFile()).map((e) => e.name)
+  const folders = entries
+    .filter((e) => e.isDirectory())
+    .map((e) => e.name)
+    .sort()
+  const at = (name: string | undefined): string | null => (name ? join(dir, name) : null)
+
+  const batches = files.filter((f) => /^data_batch_\d+\.bin$/.test(f)).sort()
+  const testBatch = files.find((f) => f === 'test_batch.bin')
+  if (batches.length || testBatch) {
+    const meta = at(files.find((f) => f === 'batches.meta.txt'))
+    const classes = meta ? readFileSync(meta, 'utf8').split(/\r?\n/).filter(Boolean) : null
+    return { ...none, train: batches.length ? readCifar(batches.map((f) => join(dir, f)), classes) : null, test: testBatch ? readCifar([join(dir, testBatch)], classes) : null }
+  }
+  const images = files.filter((f) => /images[-.]idx3-ubyte(\.gz)?$/.test(f))
+  if (images.length) {
+    const of = (pattern: RegExp): Source | null => {
+      const file = at(images.find((f) => pattern.test(f)))
+      return file ? readIdx(file, siblingLabels(file)) : null
+    }
+    const [train, test] = [of(/^train/), of(/^(t10k|test)/)]
+    return train || test ? { ...none, train, test } : { ...none, all: of(/./) }
+  }
+  const mats = files.filter((f) => /\.mat$/i.test(f))
+  if (mats.length) {
+    const of = (pattern: RegExp): Source | null => {
+      const f = at(mats.find((m) => pattern.test(m)))
+      return f ? readSvhn(f) : null
+    }
+    const [train, test] = [of(/^train/), of(/^test/)]
+    return train || test ? { ...none, train, test } : { ...none, all: of(/./) }
+  }
+  if (files.some((f) => /\.np[yz]$/i.test(f))) {
+    const archive = at(files.find((f) => /\.npz$/i.test(f)))
+    if (archive) return readArrays(npz(archive), archive)
+    return readArrays(new Map(files.filter((f) => /\.npy$/i.test(f)).map((f) => [basename(f, extname(f)), npy(join(dir, f))])), dir)
+  }
+  const [train, test] = [folders.find((f) => /^train(ing)?$/i.test(f)), folders.find((f) => /^(test|val|valid|validation)$/i.test(f))]
+  if (train && test) {
+    const inner = (name: string): Source | null => openFolder(join(dir, name)).all
+    return { ...none, train: inner(train), test: inner(test) }
+  }
+  const pictures = picturesIn(dir)
+  if (pictures.length) return { ...none, all: readImages(pictures, null, null, `images (${basename(dir)})`) }
+  return { ...none, all: folders.length ? classFolders(dir, folders) : null }
+}

@@ -1,0 +1,109 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { closeSync, mkdirSync, openSync, readFileSync, readSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { errors } from '@dqc/core'
+import type { LoadExternal } from '@dqc/onnx'
+
+export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** Reads a file whole. Throws CompileError with the reason in words. */
+export function readBytes(path: string): Uint8Array {
+  try {
+    if (statSync(path).isDirectory()) throw errors.badModel('this is a folder, not a model file', path)
+    return new Uint8Array(readFileSync(path))
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === undefined) throw e
+    throw errors.badModel(reason(e), path)
+  }
+}
+
+function reason(e: unknown): string {
+  switch ((e as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+      return 'there is no such file'
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return 'permission denied'
+    case 'ENOSPC':
+      return 'the disk is full'
+    case 'ENOTDIR':
+    case 'EEXIST':
+      return 'a file stands where a folder is needed'
+    default:
+      return (e as Error).message
+  }
+}
+
+/** Reads external data next to a model. A location that leads out of the model's folder, by dots, by root or by link, is refused. */
+export function externalLoader(model: string): LoadExternal {
+  const folder = realpathSync(dirname(resolve(model)))
+  return (location, offset, length) => {
+    const where = `external data ${location}`
+    const inside = (p: string): boolean => {
+      const r = relative(folder, p)
+      return r !== '' && !r.startsWith('..') && !isAbsolute(r)
+    }
+    const path = resolve(folder, location)
+    if (isAbsolute(location) || !inside(path)) throw errors.badModel('the path leads out of the model’s folder', where)
+    let real: string
+    try {
+      real = realpathSync(path)
+    } catch (e) {
+      throw errors.badModel(reason(e), where, 'external data must lie beside the model')
+    }
+    if (!inside(real)) throw errors.badModel('the path leads out of the model’s folder', where)
+    const size = statSync(real).size
+    const n = length ?? size - offset
+    if (!Number.isSafeInteger(n) || n < 0 || offset + n > size) throw errors.badModel(`bytes ${offset} … ${offset + n} of a file of ${size}`, where)
+    const bytes = new Uint8Array(n)
+    const fd = openSync(real, 'r')
+    try {
+      readSync(fd, bytes, 0, n, offset)
+    } finally {
+      closeSync(fd)
+    }
+    return bytes
+  }
+}
+
+/** Files that appear whole and together: written under temporary names first, renamed on commit, removed on rollback. */
+export interface Staging {
+  /** Writes a file under a temporary name and returns that name. */
+  stage(path: string, bytes: Uint8Array | string): string
+  /** Gives all staged files their names. */
+  commit(): void
+  /** Removes what was staged and not committed. */
+  rollback(): void
+}
+
+export function createStaging(): Staging {
+  let staged: { temporary: string; path: string }[] = []
+  return {
+    stage(path, bytes) {
+      const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomBytes(4).toString('hex')}`)
+      try {
+        mkdirSync(dirname(path), { recursive: true })
+        staged.push({ temporary, path })
+        writeFileSync(temporary, bytes)
+      } catch (e) {
+        throw errors.badOutput(`cannot write: ${reason(e)}`, path)
+      }
+      return temporary
+    },
+    commit() {
+      for (const { temporary, path } of staged) {
+        try {
+          renameSync(temporary, path)
+        } catch (e) {
+          throw errors.badOutput(`cannot write: ${reason(e)}`, path)
+        }
+      }
+      staged = []
+    },
+    rollback() {
+      for (const { temporary } of staged) rmSync(temporary, { force: true })
+      staged = []
+    },
+  }
+}

@@ -1,0 +1,6 @@
+export { CompileError, type ErrorKind, type LayerReport, type Measurement } from '@dqc/core'
+export { convert, type ConvertResult } from './convert.ts'
+export { evaluate, type EvaluationReport } from './evaluate.ts'
+export { inspect, type Inspection } from './inspect.ts'
+export type { AttackOptions, CommonOptions, ConvertOptions, DataOptions, EvaluateOptions, OnProgress } from './options.ts'
+export type { Gate, Report } from './report.ts'

@@ -1,0 +1,76 @@
+import { countMacs, createRandom, errors, type Graph, type MeasureContext, type Objective, type Random } from '@dqc/core'
+import { createFeed, drawn, evaluationOf, type Feed, itemShape, layoutOf, splitSources, syntheticSource } from './data/feed.ts'
+import { openData } from './data/open.ts'
+import type { Source } from './data/source.ts'
+import type { CommonOptions } from './options.ts'
+import { firstOf } from './robustness.ts'
+
+/** Multiply–accumulates that a default evaluation, a default attack and a default calibration may take. Flags override them. */
+const BUDGET = { clean: 4e11, attack: 1.2e12, calibration: 4e11 }
+/** A backward pass costs about twice a forward pass. */
+const STEP = 3
+const FEWEST = { clean: 16, attack: 4, calibration: 16 }
+/** Largest batch of input values, so that wide activations of large images fit in memory. */
+const BATCH_VALUES = 2 ** 20
+
+/** Data, its way into the model, and the measuring contexts. */
+export interface Setting {
+  readonly feed: Feed
+  readonly calibrationFeed: Feed
+  readonly calibration: Source
+  readonly evaluation: Source
+  readonly synthetic: boolean
+  readonly objective: Objective
+  readonly all: MeasureContext
+  readonly attacked: MeasureContext
+  readonly batch: number
+  readonly random: Random
+  readonly macs: number
+}
+
+const affordable = (budget: number, cost: number, most: number, least: number): number => Math.max(least, Math.min(most, Math.floor(budget / Math.max(1, cost))))
+
+/** Opens the data (or makes some), decides how much of it is used, and what the network is for. */
+export function createSetting(graph: Graph, fixedBatch: number | null, o: CommonOptions & { calibSamples?: number }): Setting {
+  const seed = o.seed ?? 0
+  const random = createRandom(seed)
+  const macs = countMacs(graph)
+  if (graph.inputs.length !== 1) throw errors.unsupportedModel(`the network has ${graph.inputs.length} inputs`, null, 'dqc feeds networks with one input')
+  const calibCount = o.calibSamples ?? affordable(BUDGET.calibration, macs, 512, FEWEST.calibration)
+  const cleanCount = o.samples ?? affordable(BUDGET.clean, macs, 1000, FEWEST.clean)
+  const split = o.data ? splitSources(openData(o.data), o.evalData ? openData(o.evalData) : null, random) : null
+  const shape = itemShape(graph, split?.evaluation ?? null, o)
+  const layout = layoutOf(shape, o.layout)
+  const calibration = split ? drawn(split.calibration, calibCount, seed) : syntheticSource(shape, layout, calibCount, random.fork('calibration'))
+  const evaluation = split ? split.evaluation : syntheticSource(shape, layout, cleanCount, random.fork('evaluation'))
+  const feed = createFeed(graph, evaluation, o)
+  const values = shape.reduce((p, d) => p * d, 1)
+  const batch = fixedBatch ?? Math.max(1, Math.min(o.batch ?? 64, Math.floor(BATCH_VALUES / values)))
+  const objective = objectiveOf(graph, o, split !== null && evaluation.labels !== null)
+  const common = { preprocessing: feed.preprocessing, objective, batch, seed, ...(o.signal ? { signal: o.signal } : {}) }
+  const all = { ...common, evaluation: evaluationOf(evaluation, feed, cleanCount) }
+  const attackCount = o.attackSamples ?? (o.samples ? cleanCount : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), cleanCount, FEWEST.attack))
+  const attacked = {
+    ...common,
+    evaluation: firstOf(all.evaluation, attackCount),
+    onProgress: (done: number, of: number) => o.onProgress?.('attack', done, of),
+  }
+  if (all.evaluation.labels && objective === 'classify') checkLabels(all.evaluation.labels, graph, evaluation.description)
+  return { feed, calibrationFeed: createFeed(graph, calibration, o), calibration, evaluation, synthetic: split === null, objective, all, attacked, batch, random, macs }
+}
+
+/** A classifier's output is one score per class; one as large as the input, or of more axes, is something else. */
+function objectiveOf(graph: Graph, o: CommonOptions, labelled: boolean): Objective {
+  if (o.task === 'classify') return 'classify'
+  if (o.task === 'regress') return 'deviate'
+  const out = graph.outputs[0]!.shape
+  const input = graph.inputs[0]!.shape
+  if (!out || out.length < 2 || typeof out[1] !== 'number' || out[1] < 2 || out.slice(2).some((d) => d !== 1)) return 'deviate'
+  return labelled || out[1] !== input?.[1] || out.length !== input?.length ? 'classify' : 'deviate'
+}
+
+function checkLabels(labels: Int32Array, graph: Graph, where: string): void {
+  const classes = graph.outputs[0]!.shape?.[1]
+  const bad = labels.findIndex((l) => l < 0 || (typeof classes === 'number' && l >= classes))
+  if (bad >= 0) throw errors.badData(`label ${labels[bad]} of item ${bad} is outside the network's ${classes} classes`, where, 'the data set belongs to another model')
+}

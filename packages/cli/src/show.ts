@@ -1,0 +1,93 @@
+import type { Measurement } from '@dqc/core'
+import pc from 'picocolors'
+import type { EvaluationReport } from './evaluate.ts'
+import type { Inspection } from './inspect.ts'
+import type { Report } from './report.ts'
+
+const percent = (v: number): string => `${(100 * v).toFixed(1)}%`
+const pixels = (eps: number): string => {
+  const n = eps * 255
+  return Math.abs(n - Math.round(n)) < 1e-6 ? `${Math.round(n)}/255` : eps.toPrecision(3)
+}
+const size = (bytes: number): string => (bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1048576).toFixed(1)} MiB`)
+
+/** Columns padded to their widest cell; numbers to the right. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, c) => Math.max(...rows.map((r) => r[c]!.length)))
+  return rows
+    .map((r) =>
+      r
+        .map((cell, c) => (c === 0 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+const attackRows = (m: Measurement): { key: string; label: string; value: number; samples: number }[] => [
+  ...m.attacks.map((a) => ({
+    key: `${a.name} ${a.norm} ${a.epsilon}`,
+    label: `${a.name}${a.steps > 1 ? `-${a.steps}${a.restarts > 1 ? `×${a.restarts}` : ''}` : ''} ${a.norm === 'l2' ? 'ℓ₂ ' : ''}ε=${a.norm === 'l2' ? a.epsilon : pixels(a.epsilon)}`,
+    value: a.robust,
+    samples: a.samples,
+  })),
+  ...m.worst.map((w) => ({ key: `worst ${w.norm} ${w.epsilon}`, label: `worst of all ${w.norm === 'l2' ? 'ℓ₂ ' : ''}ε=${w.norm === 'l2' ? w.epsilon : pixels(w.epsilon)}`, value: w.robust, samples: w.samples })),
+]
+
+export function showReport(r: Report): string {
+  const name = r.metric === 'accuracy' ? 'accuracy' : 'relative error'
+  const rows = [[name, 'before', 'after', 'samples'], ['clean', percent(r.before.clean), percent(r.after.clean), String(r.after.samples)]]
+  const before = new Map(attackRows(r.before).map((a) => [a.key, a]))
+  for (const a of attackRows(r.after)) rows.push([a.label, before.has(a.key) ? percent(before.get(a.key)!.value) : '', percent(a.value), String(a.samples)])
+  const file = r.artifact.files[0]!
+  const check = r.artifact.skipped
+    ? `not compared with the integer reference: ${r.artifact.skipped}`
+    : `${r.artifact.mismatches} mismatches in ${r.artifact.compared} outputs against the integer reference`
+  const b = r.bits
+  const lines = [
+    pc.bold(`${r.model.path} → ${file.path}`),
+    `${size(file.bytes)}, ${r.artifact.runtime}; ${check}`,
+    `grid bits: weights ${b.weights.grid}, activations ${b.activations.grid}, first and last layers ${b.weights.edges}, sums ${b.activations.sums}; storage bits: weights ${b.weights.storage}, activations ${b.activations.storage}`,
+    `data: ${r.data.source}${r.data.labels === 'model' ? '; no labels: the float network’s own answers count as right' : ''}; calibration: ${r.data.calibration.samples} samples`,
+    '',
+    table(rows),
+  ]
+  if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
+  for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
+  for (const [key, g] of Object.entries(r.gates)) if (g) lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: ${percent(g.value)} of ${percent(g.limit)}`)
+  return lines.join('\n')
+}
+
+export function showEvaluation(r: EvaluationReport): string {
+  const m = r.measurement
+  const rows = [[r.metric === 'accuracy' ? 'accuracy' : 'relative error', '', 'samples'], ['clean', percent(m.clean), String(m.samples)], ...attackRows(m).map((a) => [a.label, percent(a.value), String(a.samples)])]
+  const lines = [pc.bold(r.model.path), `data: ${r.data.source}${r.data.labels === 'model' ? '; no labels: the network’s own answers count as right' : ''}`, '', table(rows)]
+  for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
+  return lines.join('\n')
+}
+
+export function showInspection(i: Inspection): string {
+  const shape = (s: readonly (number | string)[] | null): string => (s === null ? '?' : `[${s.join(', ')}]`)
+  const lines = [
+    pc.bold(i.path),
+    `ONNX, IR ${i.irVersion}, ${Object.entries(i.opsets)
+      .map(([d, v]) => `${d} ${v}`)
+      .join(', ')}${i.producer ? `, by ${i.producer}` : ''}, ${size(i.bytes)}`,
+    ...i.inputs.map((v) => `input   ${v.name}: ${v.dtype} ${shape(v.shape)}`),
+    ...i.outputs.map((v) => `output  ${v.name}: ${v.dtype} ${shape(v.shape)}`),
+    `${i.parameters.toLocaleString('en')} parameters (${Object.entries(i.storage)
+      .map(([t, b]) => `${t} ${size(b)}`)
+      .join(', ')}), ${(i.macs / 1e6).toFixed(2)} M multiply–accumulates per sample`,
+    '',
+    table([['node', 'op', 'output'], ...i.nodes.map((n) => [n.name || n.outputs[0] || '', n.op, n.shape])]),
+    '',
+    Object.entries(i.ops)
+      .map(([t, n]) => `${n}× ${t}`)
+      .join(', '),
+  ]
+  if (i.quantization.length)
+    lines.push('', table([['quantized weights', 'container', 'grid bits', 'scales', 'shape'], ...i.quantization.map((q) => [q.name, q.type, String(q.bits), String(q.scales), shape(q.shape)])]))
+  for (const [k, v] of Object.entries(i.metadata)) lines.push(`${k} = ${v}`)
+  if (i.foreign.length) lines.push('', ...i.foreign.map((f) => pc.yellow(`carried as it is: ${f.type} ${f.name} (${f.reason})`)))
+  return lines.join('\n')
+}

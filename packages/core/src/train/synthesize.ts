@@ -1,0 +1,98 @@
+import type { Random } from '../math/random.ts'
+
+/** A [H, W] field of fractal noise in [0, 1]: octaves of smoothed noise whose amplitude falls with frequency, as in natural images. */
+function fractal(random: Random, H: number, W: number): Float32Array {
+  const out = new Float32Array(H * W)
+  const persistence = 0.4 + 0.3 * random.uniform()
+  let amplitude = 1
+  for (let cells = 2; cells <= Math.max(H, W); cells *= 2) {
+    const grid = Float32Array.from({ length: (cells + 1) * (cells + 1) }, () => random.uniform() - 0.5)
+    for (let y = 0; y < H; y++) {
+      const v = (y / H) * cells
+      const r = Math.floor(v)
+      const fy = v - r
+      for (let x = 0; x < W; x++) {
+        const u = (x / W) * cells
+        const c = Math.floor(u)
+        const fx = u - c
+        const g = (i: number, j: number): number => grid[(r + i) * (cells + 1) + c + j]!
+        out[y * W + x]! += amplitude * ((1 - fy) * ((1 - fx) * g(0, 0) + fx * g(0, 1)) + fy * ((1 - fx) * g(1, 0) + fx * g(1, 1)))
+      }
+    }
+    amplitude *= persistence
+  }
+  let lo = Number.POSITIVE_INFINITY
+  let hi = Number.NEGATIVE_INFINITY
+  for (const v of out) {
+    lo = Math.min(lo, v)
+    hi = Math.max(hi, v)
+  }
+  return out.map((v) => (v - lo) / (hi - lo || 1))
+}
+
+/** Correlated channel values: natural colours vary mostly in brightness. */
+function colour(random: Random, C: number): number[] {
+  const base = random.uniform()
+  return Array.from({ length: C }, () => Math.min(1, Math.max(0, base + 0.25 * random.normal())))
+}
+
+function fractalImage(random: Random, C: number, H: number, W: number): Float32Array {
+  const shared = fractal(random, H, W)
+  const [low, high] = [colour(random, C), colour(random, C)]
+  const out = new Float32Array(C * H * W)
+  for (let c = 0; c < C; c++) {
+    const own = fractal(random, H, W)
+    for (let p = 0; p < H * W; p++) {
+      const t = 0.75 * shared[p]! + 0.25 * own[p]!
+      out[c * H * W + p] = low[c]! + (high[c]! - low[c]!) * t
+    }
+  }
+  return out
+}
+
+/** Occluding discs and polygons with power-law sizes, each with its own colour and texture (Lee, Mumford, Huang 2001, "dead leaves"). */
+function deadLeaves(random: Random, C: number, H: number, W: number): Float32Array {
+  const out = fractalImage(random, C, H, W)
+  const texture = fractal(random, H, W)
+  const size = Math.min(H, W)
+  const leaves = 8 + random.int(40)
+  for (let l = 0; l < leaves; l++) {
+    // p(r) ∝ r⁻³ between a sixteenth and half of the image.
+    const [a, z] = [size / 16, size / 2]
+    const radius = 1 / Math.sqrt(1 / (a * a) - random.uniform() * (1 / (a * a) - 1 / (z * z)))
+    const [cy, cx] = [random.uniform() * H, random.uniform() * W]
+    const sides = random.uniform() < 0.5 ? 0 : 3 + random.int(4)
+    const turn = random.uniform() * 2 * Math.PI
+    const paint = colour(random, C)
+    const rough = 0.6 * random.uniform()
+    for (let y = Math.max(0, Math.floor(cy - radius)); y < Math.min(H, cy + radius); y++)
+      for (let x = Math.max(0, Math.floor(cx - radius)); x < Math.min(W, cx + radius); x++) {
+        const [dy, dx] = [y - cy, x - cx]
+        const d = Math.hypot(dy, dx)
+        // A regular polygon's border in polar form.
+        const sector = sides ? (2 * Math.PI) / sides : 0
+        const angle = sides ? ((((Math.atan2(dy, dx) + turn) % sector) + sector) % sector) - sector / 2 : 0
+        const border = sides ? (radius * Math.cos(sector / 2)) / Math.cos(angle) : radius
+        if (d > border) continue
+        for (let c = 0; c < C; c++) {
+          const v = paint[c]! + rough * (texture[y * W + x]! - 0.5)
+          out[(c * H + y) * W + x] = Math.min(1, Math.max(0, v))
+        }
+      }
+  }
+  return out
+}
+
+/**
+ * Synthetic images for networks that come without data, as [C, H, W] in [0, 1]: a quarter fractal noise, half dead leaves, a quarter
+ * mixtures of both. Image i depends on the seed and i alone.
+ */
+export function syntheticImage(random: Random, i: number, C: number, H: number, W: number): Float32Array {
+  const r = random.fork(`image ${i}`)
+  const kind = i % 4
+  if (kind === 0) return fractalImage(r, C, H, W)
+  if (kind < 3) return deadLeaves(r, C, H, W)
+  const [p, q] = [fractalImage(r, C, H, W), deadLeaves(r, C, H, W)]
+  const t = 0.2 + 0.6 * r.uniform()
+  return p.map((v, k) => t * v + (1 - t) * q[k]!)
+}

@@ -1,0 +1,97 @@
+import { type Builder, createBuilder } from '../ir/builder.ts'
+import { errors } from '../ir/errors.ts'
+import { type Graph, usesOf, type Value } from '../ir/graph.ts'
+import { inline, prune } from '../ir/rewrite.ts'
+import type { Tensor } from '../ir/tensor.ts'
+import { abs, add, div, maximum, minimum, mul, sign, sqrt, sub } from '../ops/elementwise.ts'
+import { logSoftmax, softmax } from '../ops/normalize.ts'
+import { reduceMax } from '../ops/reduce.ts'
+import { reduceSum as sum } from '../ops/broadcasting.ts'
+import { shapeOf } from '../ops/shapes.ts'
+import { differentiate } from '../passes/autodiff.ts'
+import type { Norm } from './attack.ts'
+
+/** Model input = pixels·scale + shift; pixels in [0, 1]. Both tensors broadcast to the input. */
+export interface Preprocessing {
+  readonly scale: Tensor
+  readonly shift: Tensor
+}
+
+/** What an attack drives: away from the label, or away from the clean output. */
+export type Objective = 'classify' | 'deviate'
+
+/** Smallest denominator of a normalized gradient: a vanished gradient gives a step of zero, not of NaN. */
+const TINY = 1e-30
+
+/**
+ * One attack step as a graph, so that forward, backward and the step run in the engine without coming back:
+ * (x, x₀, target, ε, α) → x′ in the ε-ball around x₀ and in [0, 1].
+ * target: one-hot labels, or the clean outputs to move away from.
+ */
+export function attackStep(model: Graph, preprocessing: Preprocessing, objective: Objective, norm: Norm): Graph {
+  const b = createBuilder()
+  const input = model.inputs[0]
+  if (!input || model.inputs.length !== 1) throw errors.unsupportedModel(`attacks need a network with one input, this one has ${model.inputs.length}`)
+  const type = { dtype: 'float32', shape: input.shape } as const
+  const x = b.input('x', type)
+  const x0 = b.input('x0', type)
+  const z = scores(model)
+  const target = b.input('target', z)
+  const epsilon = b.input('epsilon', { dtype: 'float32', shape: [] })
+  const alpha = b.input('alpha', { dtype: 'float32', shape: [] })
+
+  const fed = b.emit(add, [b.emit(mul, [x, b.constant(preprocessing.scale, 'scale')], {}), b.constant(preprocessing.shift, 'shift')], {})
+  const [y] = inline(b, prune({ ...model, outputs: [z], outputNames: [z.name] }), [fed]) as [Value]
+  const dy = objective === 'classify' ? crossEntropyDirection(b, y, target) : b.emit(sub, [y, target], {})
+  const [g] = differentiate(b, [{ y, dy }], [x]) as [Value]
+  const next = norm === 'linf' ? stepInf(b, x, x0, g, epsilon, alpha) : stepTwo(b, x, x0, g, epsilon, alpha)
+  const boxed = b.emit(minimum, [b.emit(maximum, [next, b.scalar(0)], {}), b.scalar(1)], {})
+  return b.build('qdq', [boxed], { origin: model.origin })
+}
+
+/** What the classes are told apart by: the first output, before a closing softmax. */
+export function scores(model: Graph): Value {
+  const out = model.outputs[0]!
+  const maker = usesOf(model).producer(out)
+  return maker && (maker.op === softmax || maker.op === logSoftmax) ? maker.inputs[0]! : out
+}
+
+/**
+ * ∂CE/∂z without cancellation: p_j for the other classes, −Σ of those for the label; divided by its largest entry per sample, so that
+ * saturated scores do not vanish.
+ */
+function crossEntropyDirection(b: Builder, z: Value, oneHot: Value): Value {
+  const axis = 1
+  const p = b.emit(softmax, [z], { axis })
+  const others = b.emit(mul, [p, b.emit(sub, [b.scalar(1), oneHot], {})], {})
+  const total = b.emit(sum, [others], { axes: [axis], keepDims: true })
+  const d = b.emit(sub, [others, b.emit(mul, [oneHot, total], {})], {})
+  const top = b.emit(reduceMax, [b.emit(abs, [d], {})], { axes: [axis], keepDims: true })
+  return b.emit(div, [d, b.emit(maximum, [top, b.scalar(TINY)], {})], {})
+}
+
+const restOf = (v: Value): number[] => shapeOf(v).map((_, i) => i).slice(1)
+
+/** x′ = clip(x + α·sign g, x₀ ± ε) */
+function stepInf(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alpha: Value): Value {
+  const moved = b.emit(add, [x, b.emit(mul, [alpha, b.emit(sign, [g], {})], {})], {})
+  const upper = b.emit(add, [x0, epsilon], {})
+  const lower = b.emit(sub, [x0, epsilon], {})
+  return b.emit(maximum, [b.emit(minimum, [moved, upper], {}), lower], {})
+}
+
+/** x′ = x₀ + δ·min(1, ε/‖δ‖), δ = x + α·g/‖g‖ − x₀ */
+function stepTwo(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alpha: Value): Value {
+  const lengthOf = (v: Value): Value => {
+    const square = b.emit(sum, [b.emit(mul, [v, v], {})], { axes: restOf(v), keepDims: true })
+    return b.emit(maximum, [b.emit(sqrt, [square], {}), b.scalar(TINY)], {})
+  }
+  const top = b.emit(maximum, [b.emit(reduceMax, [b.emit(abs, [g], {})], { axes: restOf(g), keepDims: true }), b.scalar(TINY)], {})
+  // Scaled by its largest entry first: squares of tiny gradients underflow.
+  const scaled = b.emit(div, [g, top], {})
+  const direction = b.emit(div, [scaled, lengthOf(scaled)], {})
+  const delta = b.emit(sub, [b.emit(add, [x, b.emit(mul, [alpha, direction], {})], {}), x0], {})
+  const shrink = b.emit(minimum, [b.emit(div, [epsilon, lengthOf(delta)], {}), b.scalar(1)], {})
+  return b.emit(add, [x0, b.emit(mul, [delta, shrink], {})], {})
+}
+

@@ -1,0 +1,127 @@
+import * as core from '@dqc/core'
+import { type DType, isConstant, numbersOf, type Op, stridesOf, type Tensor, tensorOf, type Value } from '@dqc/core'
+import { Foreign, type NodeReader, type Read } from './spelling.ts'
+
+/** How a container's integers stand for real numbers: real = scale·(q − zero). */
+export interface ContainerGrid {
+  readonly scale: readonly number[]
+  readonly zero: readonly number[]
+  readonly axis: number | null
+  readonly lowest: number
+  readonly highest: number
+}
+
+const limits: Partial<Record<DType, readonly [number, number]>> = { uint8: [0, 255], int8: [-128, 127], uint16: [0, 65535], int16: [-32768, 32767] }
+
+/** The grid that scale and zero-point inputs i and i + 1 describe. A missing zero point is an uint8 zero. */
+function gridAt(r: NodeReader, i: number, axis: number | null = null): ContainerGrid {
+  const scale = r.constant(i)
+  if (!scale) throw new Foreign('no scale')
+  const zero = r.constant(i + 1) ?? [0]
+  const range = limits[r.maybe(i + 1)?.dtype ?? 'uint8']
+  if (!range) throw new Foreign('an integer type of more than 16 bits')
+  return { scale, zero, axis: scale.length > 1 ? axis : null, lowest: range[0], highest: range[1] }
+}
+
+/** Constant integers → the real numbers they stand for. */
+function dequantizeConstant(t: Tensor, g: ContainerGrid): Tensor {
+  const q = numbersOf(t)
+  const step = g.axis === null ? 1 : stridesOf(t.shape)[g.axis]!
+  const n = g.axis === null ? 1 : t.shape[g.axis]!
+  const at = (list: readonly number[], i: number): number => list[list.length === 1 ? 0 : Math.floor(i / step) % n]!
+  return tensorOf(
+    'float32',
+    t.shape,
+    Float32Array.from(q as Int8Array, (v, i) => (v - at(g.zero, i)) * at(g.scale, i)),
+  )
+}
+
+/** The real numbers of an integer operand. */
+function realOf(r: NodeReader, i: number, g: ContainerGrid): Value {
+  const v = r.input(i)
+  if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name)
+  if (core.isFloat(v.dtype)) return v
+  // An integer input of the network itself.
+  const float = r.emit(core.cast, [v], { to: 'float32' })
+  return r.emit(core.mul, [r.emit(core.add, [float, r.b.scalar(-g.zero[0]!)], {}), r.b.scalar(g.scale[0]!)], {})
+}
+
+/** Puts a real result on the grid of the output, and remembers the grid. */
+function onto(r: NodeReader, y: Value, g: ContainerGrid): Value {
+  const zeros = new Set(g.zero)
+  if (zeros.size > 1) throw new Foreign('zero points differ between channels')
+  const scale = r.b.constant(tensorOf('float32', g.axis === null ? [] : [g.scale.length], g.scale), 'scale')
+  const out = r.emit(core.fakeQuant, [y, scale], { lo: g.lowest - g.zero[0]!, hi: g.highest - g.zero[0]!, axis: g.axis, fused: true })
+  r.grids.set(out, g)
+  return out
+}
+
+const convRead: Read = (r) => {
+  const [gx, gw, gy] = [gridAt(r, 1), gridAt(r, 4, 0), gridAt(r, 6)]
+  const x = realOf(r, 0, gx)
+  const w = realOf(r, 3, gw)
+  const bias = r.maybe(8)
+  const scale = { scale: gw.scale.map((s) => s * gx.scale[0]!), zero: [0], axis: gw.scale.length > 1 ? 0 : null, lowest: 0, highest: 0 }
+  const b = bias ? (isConstant(bias) ? r.b.constant(dequantizeConstant(bias.data, scale), bias.name) : null) : null
+  return onto(r, r.rule('Conv', [x, w, b]), gy)
+}
+
+const gemmRead: Read = (r) => {
+  const transB = r.int('transB', 0) === 1
+  const [gx, gw] = [gridAt(r, 1), gridAt(r, 4, transB ? 0 : 1)]
+  const bias = r.maybe(6)
+  const alpha = r.float('alpha', 1)
+  const scale = { scale: gw.scale.map((s) => s * gx.scale[0]! * alpha), zero: [0], axis: gw.scale.length > 1 ? 0 : null, lowest: 0, highest: 0 }
+  const b = bias && isConstant(bias) ? r.b.constant(dequantizeConstant(bias.data, scale), bias.name) : null
+  const y = r.rule('Gemm', [realOf(r, 0, gx), realOf(r, 3, gw), b])
+  return r.maybe(7) ? onto(r, y, gridAt(r, 7)) : y
+}
+
+const pair =
+  (op: Op<Record<string, never>>): Read =>
+  (r) =>
+    onto(r, r.emit(op, [realOf(r, 0, gridAt(r, 1)), realOf(r, 3, gridAt(r, 4))], {}), gridAt(r, 6))
+
+const unary =
+  (type: string): Read =>
+  (r) =>
+    onto(r, r.rule(type, [realOf(r, 0, gridAt(r, 1))]), gridAt(r, 3))
+
+export const read: Record<string, Read> = {
+  QuantizeLinear: (r) => {
+    const rank = core.shapeOf(r.input(0)).length
+    const g = gridAt(r, 1, core.axisOf(r.int('axis', 1), Math.max(rank, 2)))
+    return onto(r, r.input(0), g)
+  },
+  DequantizeLinear: (r) => {
+    const v = r.input(0)
+    const rank = v.shape?.length ?? 1
+    const scale = r.constant(1)
+    if (!scale) throw new Foreign('no scale')
+    const zero = r.constant(2) ?? [0]
+    const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, lowest: 0, highest: 0 }
+    if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name)
+    return r.emit(core.identity, [realOf(r, 0, g)], {})
+  },
+  Clip: (r) => {
+    const g = r.grids.get(r.input(0))!
+    const real = (i: number, open: number): number => {
+      const c = r.constant(i)
+      return c ? (c[0]! - g.zero[0]!) * g.scale[0]! : open
+    }
+    return r.emit(core.clip, [r.input(0)], { min: real(1, Number.NEGATIVE_INFINITY), max: real(2, Number.POSITIVE_INFINITY) })
+  },
+  QLinearConv: convRead,
+  QLinearMatMul: (r) => onto(r, r.rule('MatMul', [realOf(r, 0, gridAt(r, 1)), realOf(r, 3, gridAt(r, 4, 1))]), gridAt(r, 6)),
+  'com.microsoft:QGemm': gemmRead,
+  'com.microsoft:QLinearAdd': pair(core.add),
+  'com.microsoft:QLinearMul': pair(core.mul),
+  'com.microsoft:QLinearGlobalAveragePool': unary('GlobalAveragePool'),
+  'com.microsoft:QLinearAveragePool': unary('AveragePool'),
+  'com.microsoft:QLinearLeakyRelu': unary('LeakyRelu'),
+  'com.microsoft:QLinearSigmoid': unary('Sigmoid'),
+  'com.microsoft:QLinearConcat': (r) => {
+    const xs = Array.from({ length: (r.inputCount - 2) / 3 }, (_, i) => realOf(r, 2 + 3 * i, gridAt(r, 3 + 3 * i)))
+    return onto(r, r.emit(core.concat, xs, { axis: r.int('axis') }), gridAt(r, 0))
+  },
+}
