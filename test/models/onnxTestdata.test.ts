@@ -35,7 +35,11 @@ const folders = here
 const STRING = 8
 /** Core only carries strings; the runtime takes them as they are. */
 const stringTensor = (t: ReturnType<typeof decodeTensor>): Tensor =>
-  ({ dtype: 'string', shape: (t.dims ?? []).map(Number), data: (t.stringData ?? []).map((b) => new TextDecoder().decode(b)) }) as unknown as Tensor
+  ({
+    dtype: 'string',
+    shape: (t.dims ?? []).map(Number),
+    data: (t.stringData ?? []).map((b) => new TextDecoder().decode(b)),
+  }) as unknown as Tensor
 
 const tensors = (folder: string, kind: 'input' | 'output'): (Tensor | null)[] => {
   const set = join(folder, 'test_data_set_0')

@@ -3,6 +3,8 @@
 import { register } from 'node:module'
 import { register as registerTsx } from 'tsx/esm/api'
 
-register(`data:text/javascript,${encodeURIComponent('export const resolve = (s, c, next) => next(s, { ...c, conditions: [...c.conditions, "source"] })')}`)
+register(
+  `data:text/javascript,${encodeURIComponent('export const resolve = (s, c, next) => next(s, { ...c, conditions: [...c.conditions, "source"] })')}`,
+)
 registerTsx()
 await import('../src/bin.ts')

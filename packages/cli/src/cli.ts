@@ -1,7 +1,7 @@
 import { type AttackName, CompileError, type ErrorKind, errors, type ObserverKind } from '@dqc/core'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
-import { convert, type ConvertResult } from './convert.ts'
+import { type ConvertResult, convert } from './convert.ts'
 import { evaluate } from './evaluate.ts'
 import { inspect } from './inspect.ts'
 import type { CommonOptions, ConvertOptions } from './options.ts'
@@ -10,7 +10,17 @@ import { showEvaluation, showInspection, showReport } from './show.ts'
 import { VERSION } from './version.ts'
 
 /** Exit codes, as the README lists them. */
-export const EXIT = { ok: 0, unexpected: 1, usage: 2, unreadable: 3, unsupported: 4, accuracy: 5, robustness: 6, recheck: 7, interrupted: 130 } as const satisfies Record<ErrorKind | 'ok' | 'unexpected', number>
+export const EXIT = {
+  ok: 0,
+  unexpected: 1,
+  usage: 2,
+  unreadable: 3,
+  unsupported: 4,
+  accuracy: 5,
+  robustness: 6,
+  recheck: 7,
+  interrupted: 130,
+} as const satisfies Record<ErrorKind | 'ok' | 'unexpected', number>
 
 const number = (s: string): number => {
   const v = Number(s)
@@ -42,7 +52,8 @@ const shapes = (s: string, before: Record<string, number[]> = {}): Record<string
     .slice(at + 1)
     .split(',')
     .map(Number)
-  if (at < 1 || dims.some((d) => !Number.isInteger(d) || d < 1)) throw new InvalidArgumentError(`${s} is not a shape like input=1,3,224,224`)
+  if (at < 1 || dims.some((d) => !Number.isInteger(d) || d < 1))
+    throw new InvalidArgumentError(`${s} is not a shape like input=1,3,224,224`)
   return { ...before, [s.slice(0, at)]: dims }
 }
 
@@ -98,7 +109,8 @@ function commonOptions(f: Record<string, any>): CommonOptions {
 }
 
 /** Leaves out what was not given. */
-const given = <T extends object>(o: { [K in keyof T]: T[K] | undefined }): T => Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as T
+const given = <T extends object>(o: { [K in keyof T]: T[K] | undefined }): T =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as T
 
 interface Streams {
   readonly out: NodeJS.WritableStream
@@ -121,7 +133,10 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
     .configureOutput({ writeOut: (s) => streams.out.write(s), writeErr: (s) => streams.err.write(s) })
     .showHelpAfterError('(dqc --help shows all options)')
 
-  const run = async <T>(flags: Record<string, any>, work: (o: { signal: AbortSignal; onProgress: ConvertOptions['onProgress'] & object }) => Promise<T>): Promise<T> => {
+  const run = async <T>(
+    flags: Record<string, any>,
+    work: (o: { signal: AbortSignal; onProgress: ConvertOptions['onProgress'] & object }) => Promise<T>,
+  ): Promise<T> => {
     const progress = createProgress(streams.err, flags['quiet'] === true)
     try {
       return await work({ signal: abort.signal, onProgress: progress.report })
@@ -140,10 +155,22 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
       .option('--act-bits <n>', 'bits of activations (default --bits)', number)
       .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
       .option('--target <list>', 'ort (default)', list)
-      .addOption(new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices(['qoperator', 'qdq']))
+      .addOption(
+        new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices([
+          'qoperator',
+          'qdq',
+        ]),
+      )
       .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
       .option('--pack-weights', 'store weights of at most four bits as packed INT4 (opset 21)')
-      .addOption(new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices(['minmax', 'percentile', 'entropy', 'mse']))
+      .addOption(
+        new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices([
+          'minmax',
+          'percentile',
+          'entropy',
+          'mse',
+        ]),
+      )
       .addOption(new Option('--equalize <mode>', 'cross-layer equalization (default auto: where it helps)').choices(['auto', 'on', 'off']))
       .option('--no-bias-correction', 'leave biases as they are')
       .option('--exclude <list>', 'node names or op types that stay float', list)
@@ -194,7 +221,9 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
       .argument('<model>', 'ONNX file')
       .option('--surrogate <model>', 'float model whose gradients attack this one'),
   ).action(async (model: string, f: Record<string, any>) => {
-    const report = await run(f, (o) => evaluate(model, { ...commonOptions(f), ...given({ surrogate: f['surrogate'] as string | undefined }), ...o }))
+    const report = await run(f, (o) =>
+      evaluate(model, { ...commonOptions(f), ...given({ surrogate: f['surrogate'] as string | undefined }), ...o }),
+    )
     print(f['json'] ? JSON.stringify(report, null, 2) : showEvaluation(report))
   })
 

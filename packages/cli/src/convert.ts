@@ -3,10 +3,10 @@ import {
   agree,
   type Batches,
   CompileError,
+  checkWeights,
   describeLayers,
   errors,
   type Graph,
-
   type Measurement,
   type Model,
   type Node,
@@ -18,10 +18,10 @@ import {
 } from '@dqc/core'
 import { fromContainer, ortTarget, toContainer } from '@dqc/onnx'
 import { createOnnxEngine, type OnnxEngine } from '@dqc/onnx/engine'
-import { createStaging, readBytes, sha256, type Staging } from './files.ts'
+import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
 import { loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
-import { checkConvert, type ConvertOptions, TARGETS } from './options.ts'
-import { type Gate, type Report, REPORT_SCHEMA } from './report.ts'
+import { type ConvertOptions, checkConvert, TARGETS } from './options.ts'
+import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
 import { createSetting, type Setting } from './setting.ts'
 import { VERSION } from './version.ts'
@@ -32,8 +32,6 @@ export interface ConvertResult {
   readonly files: ReadonlyMap<string, Uint8Array>
 }
 
-/** Samples on which equalization and bias correction are decided. */
-const TUNING = 256
 /** Multiply–accumulates that the integer reference may take for the agreement check, and its most samples. */
 const REFERENCE = { macs: 4e9, samples: 256 }
 
@@ -65,9 +63,17 @@ function failures(r: Report): CompileError[] {
   const out: CompileError[] = []
   const points = (v: number): string => `${(100 * v).toFixed(2)} points`
   const { maxDrop, maxRobustDrop } = r.gates
-  if (maxDrop && !maxDrop.passed) out.push(errors.accuracyGate(`clean ${r.metric} fell by ${points(maxDrop.value)}, --max-drop allows ${points(maxDrop.limit)}`, r.target))
+  if (maxDrop && !maxDrop.passed)
+    out.push(
+      errors.accuracyGate(`clean ${r.metric} fell by ${points(maxDrop.value)}, --max-drop allows ${points(maxDrop.limit)}`, r.target),
+    )
   if (maxRobustDrop && !maxRobustDrop.passed)
-    out.push(errors.robustnessGate(`robust ${r.metric} fell by ${points(maxRobustDrop.value)}, --max-robust-drop allows ${points(maxRobustDrop.limit)}`, r.target))
+    out.push(
+      errors.robustnessGate(
+        `robust ${r.metric} fell by ${points(maxRobustDrop.value)}, --max-robust-drop allows ${points(maxRobustDrop.limit)}`,
+        r.target,
+      ),
+    )
   return out
 }
 
@@ -82,11 +88,15 @@ async function run(engine: OnnxEngine, path: string | Uint8Array, o: ConvertOpti
   const original = await loadOriginal(engine, opened)
   const setting = createSetting(opened.graph, opened.fixedBatch, o)
   const { graph, batch } = await prepareModel(engine, opened, original, setting.random.fork('lift'))
+  checkWeights(graph)
   const context = { ...setting, batch: typeof batch === 'number' ? batch : setting.batch }
   const all = { ...setting.all, batch: typeof batch === 'number' ? batch : Math.max(setting.all.batch, lifted(setting, o)) }
   const attacked = { ...setting.attacked, batch: all.batch }
   const notes: string[] = []
-  if (setting.synthetic) notes.push('no data was given: calibrated and measured on synthetic images; the numbers say how far the converted network follows the original, not how well it classifies')
+  if (setting.synthetic)
+    notes.push(
+      'no data was given: calibrated and measured on synthetic images; the numbers say how far the converted network follows the original, not how well it classifies',
+    )
   const judged: Setting = { ...context, all, attacked, batch: all.batch }
 
   progress('measure the original')
@@ -146,8 +156,7 @@ async function toTarget(
   const excluded = exclusion(graph, o.exclude ?? [])
   const spec = { weightBits, actBits, edgeBits, sumBits: 8, observer: o.observer ?? 'mse', exclude: excluded, integerIO } as const
 
-  const batches =
-    (n: number): Batches =>
+  const batches = (n: number): Batches =>
     async function* () {
       for (let from = 0; from < n; from += s.batch) {
         const to = Math.min(n, from + s.batch)
@@ -158,7 +167,7 @@ async function toTarget(
     }
   const count = s.calibration.count
   let seen = 0
-  const network = await quantizeNetwork(engine, graph, batches(count), batches(Math.min(TUNING, count)), {
+  const network = await quantizeNetwork(engine, graph, batches(count), batches(Math.min(s.tuning, count)), {
     spec,
     equalize: o.equalize ?? 'auto',
     biasCorrection: o.biasCorrection ?? true,
@@ -168,7 +177,12 @@ async function toTarget(
       progress(step, Math.min(seen, count), count)
     },
   })
-  if (network.plan.integer.size === 0) throw errors.unsupportedTarget('no layer of the network has an integer form', opened.path, 'layers need constant weights; see `dqc inspect`')
+  if (network.plan.integer.size === 0)
+    throw errors.unsupportedTarget(
+      'no layer of the network has an integer form',
+      opened.path,
+      'layers need constant weights; see `dqc inspect`',
+    )
 
   progress('emit')
   const stem = `${opened.name}.${name}.w${weightBits}a${actBits}`
@@ -183,7 +197,12 @@ async function toTarget(
   }
   const artifact = target.emit(network.integer, stem, metadata)
   const folder = o.out === null ? null : (o.out ?? '.')
-  const listed = artifact.files.map((f) => ({ path: folder === null ? f.path : join(folder, f.path), bytes: f.bytes.length, sha256: sha256(f.bytes), data: f.bytes }))
+  const listed = artifact.files.map((f) => ({
+    path: folder === null ? f.path : join(folder, f.path),
+    bytes: f.bytes.length,
+    sha256: sha256(f.bytes),
+    data: f.bytes,
+  }))
   let emitted = listed[0]!.data
   for (const [i, f] of listed.entries()) {
     files.set(f.path, f.data)
@@ -271,10 +290,16 @@ async function dataFingerprint(s: Setting): Promise<Uint8Array> {
 
 function exclusion(graph: Graph<'float'>, wanted: readonly string[]): (node: Node) => boolean {
   const unknown = wanted.filter((w) => !graph.nodes.some((n) => matches(n, w)))
-  if (unknown.length) throw errors.usage(`--exclude ${unknown.join(', ')} matches no node`, null, 'names, output names and op types are listed by `dqc inspect`')
+  if (unknown.length)
+    throw errors.usage(
+      `--exclude ${unknown.join(', ')} matches no node`,
+      null,
+      'names, output names and op types are listed by `dqc inspect`',
+    )
   return (n) => wanted.some((w) => matches(n, w))
 }
-const matches = (n: Node, w: string): boolean => n.name === w || n.outputs.some((v) => v.name === w) || n.op.name.toLowerCase() === w.toLowerCase() || n.attrs?.type === w
+const matches = (n: Node, w: string): boolean =>
+  n.name === w || n.outputs.some((v) => v.name === w) || n.op.name.toLowerCase() === w.toLowerCase() || n.attrs?.type === w
 
 /** The batch that an emitted file insists on is the graph's own. */
 const loadEmitted = async (engine: OnnxEngine, bytes: Uint8Array): Promise<Model> => {
@@ -288,8 +313,12 @@ const loadEmitted = async (engine: OnnxEngine, bytes: Uint8Array): Promise<Model
 // ── integer inputs and outputs ───────────────────────────────────────────────────────────────────────────────────
 
 const ioGrids = (g: Graph<'integer'>): unknown => ({
-  inputs: g.inputs.map((v) => (v.quant ? { name: v.name, scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: v.name })),
-  outputs: g.outputs.map((v, i) => (v.quant ? { name: g.outputNames[i], scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: g.outputNames[i] })),
+  inputs: g.inputs.map((v) =>
+    v.quant ? { name: v.name, scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: v.name },
+  ),
+  outputs: g.outputs.map((v, i) =>
+    v.quant ? { name: g.outputNames[i], scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: g.outputNames[i] },
+  ),
 })
 
 /** Real input → steps of the network's own input grid. */
@@ -332,13 +361,21 @@ function floatNodes(n: QuantizedNetwork, excluded: (node: Node) => boolean, supp
     .map((node) => ({
       name: node.name || (node.outputs[0]?.name ?? ''),
       op: node.op.name === 'foreign' ? node.attrs.type : node.op.name,
-      reason: node.op.name === 'foreign' ? node.attrs.reason : excluded(node) ? 'excluded' : node.op.lower === null || !supports(node) ? 'no integer kernel' : 'fewer conversions',
+      reason:
+        node.op.name === 'foreign'
+          ? node.attrs.reason
+          : excluded(node)
+            ? 'excluded'
+            : node.op.lower === null || !supports(node)
+              ? 'no integer kernel'
+              : 'fewer conversions',
     }))
 }
 
 function gatesOf(o: ConvertOptions, before: Measurement, after: Measurement, accuracy: boolean): Report['gates'] {
   const sign = accuracy ? 1 : -1
-  const gate = (limit: number | undefined, value: number): Gate | null => (limit === undefined ? null : { limit, value, passed: value <= limit + 1e-12 })
+  const gate = (limit: number | undefined, value: number): Gate | null =>
+    limit === undefined ? null : { limit, value, passed: value <= limit + 1e-12 }
   const drops = before.attacks.map((a) => {
     const b = after.attacks.find((x) => x.name === a.name && x.epsilon === a.epsilon && x.norm === a.norm)
     return b ? sign * (a.robust - b.robust) : 0
@@ -348,4 +385,3 @@ function gatesOf(o: ConvertOptions, before: Measurement, after: Measurement, acc
     maxRobustDrop: drops.length ? gate(o.maxRobustDrop, Math.max(...drops)) : null,
   }
 }
-

@@ -1,7 +1,7 @@
 import { createRandom, errors, type Graph, type Measurement, type Model, prepare, type Tensor } from '@dqc/core'
 import { parseModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
-import { loadOriginal, openModel, prepareModel, type OpenedModel } from './model.ts'
+import { loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { checkCommon, type EvaluateOptions } from './options.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
 import { createSetting } from './setting.ts'
@@ -13,7 +13,12 @@ export interface EvaluationReport {
   readonly model: { readonly path: string; readonly sha256: string; readonly format: string }
   readonly metric: 'accuracy' | 'relativeError'
   readonly measurement: Measurement
-  readonly data: { readonly source: string; readonly samples: number; readonly labels: 'data' | 'model' | 'none'; readonly synthetic: boolean }
+  readonly data: {
+    readonly source: string
+    readonly samples: number
+    readonly labels: 'data' | 'model' | 'none'
+    readonly synthetic: boolean
+  }
   readonly seed: number
   readonly notes: readonly string[]
 }
@@ -34,15 +39,23 @@ export async function evaluate(model: string | Uint8Array, options: EvaluateOpti
     const setting = createSetting(real.graph, opened.fixedBatch, options)
     const notes: string[] = []
     if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
-    const gradients = options.surrogate ? openModel(options.surrogate).graph : await gradientGraph(engine, opened, real.graph, runner, notes)
+    const gradients = options.surrogate
+      ? openModel(options.surrogate).graph
+      : await gradientGraph(engine, opened, real.graph, runner, notes)
     if (options.surrogate) notes.push(`gradients come from ${options.surrogate}: a transfer attack, weaker than one that knows the network`)
     const fixed = gradients?.inputs[0]?.shape?.[0]
     const batch = typeof fixed === 'number' ? fixed : opened.fixedBatch !== null ? (options.batch ?? 64) : setting.batch
     const all = { ...setting.all, batch }
     const attacked = { ...setting.attacked, batch }
     const own = await ownAnswers(runner, all)
-    const truth: Plan['truth'] = setting.objective === 'classify' ? { labels: all.evaluation.labels ?? own.labels } : { outputs: own.outputs }
-    const { measurement } = await measure({ model: runner, gradients }, { engine, attacks: attackList(options), all, attacked, truth }, new Map(), notes)
+    const truth: Plan['truth'] =
+      setting.objective === 'classify' ? { labels: all.evaluation.labels ?? own.labels } : { outputs: own.outputs }
+    const { measurement } = await measure(
+      { model: runner, gradients },
+      { engine, attacks: attackList(options), all, attacked, truth },
+      new Map(),
+      notes,
+    )
     await runner.release()
     return {
       schema: 'dqc-evaluation-1',
@@ -67,7 +80,13 @@ export async function evaluate(model: string | Uint8Array, options: EvaluateOpti
 }
 
 /** The graph that attacks differentiate: the float graph, batch lifted where it can be, or the integers read as real numbers. */
-async function gradientGraph(engine: Parameters<typeof prepareModel>[0], opened: OpenedModel, graph: Graph, runner: Model, notes: string[]): Promise<Graph | null> {
+async function gradientGraph(
+  engine: Parameters<typeof prepareModel>[0],
+  opened: OpenedModel,
+  graph: Graph,
+  runner: Model,
+  notes: string[],
+): Promise<Graph | null> {
   const foreign = graph.nodes.filter((n) => n.op.name === 'foreign').map((n) => n.attrs.type as string)
   if (foreign.length === 0 && graph.level === 'float') return (await prepareModel(engine, opened, runner, createRandom(1))).graph
   if (foreign.length === 0) return graph
@@ -88,14 +107,23 @@ function realInput(opened: OpenedModel): RealView {
   const graph: Graph = quantized ? opened.real() : prepare(opened.graph)
   if (opened.graph.inputs.every((v) => v.dtype === 'float32')) return { graph: quantized ? graph : opened.graph, wrap: (m) => m }
   const entry = parseModel(opened.bytes).metadataProps?.find((p) => p.key === 'dqc.io')?.value
-  if (!entry) throw errors.unsupportedModel(`input ${opened.graph.inputs[0]?.name} is ${opened.graph.inputs[0]?.dtype}`, opened.path, 'dqc evaluates networks with float inputs, or integer ones it wrote itself')
+  if (!entry)
+    throw errors.unsupportedModel(
+      `input ${opened.graph.inputs[0]?.name} is ${opened.graph.inputs[0]?.dtype}`,
+      opened.path,
+      'dqc evaluates networks with float inputs, or integer ones it wrote itself',
+    )
   const io = JSON.parse(entry) as { inputs: { scale: number; zeroPoint: number }[]; outputs: { scale: number; zeroPoint: number }[] }
   const wrap = (m: Model): Model =>
     Object.assign(
       async (inputs: readonly Tensor[]): Promise<Tensor[]> => {
         const fed = inputs.map((t, i): Tensor => {
           const { scale, zeroPoint } = io.inputs[i]!
-          return { dtype: 'uint8', shape: t.shape, data: Uint8Array.from(t.data as Float32Array, (v) => Math.min(255, Math.max(0, Math.round(v / scale) + zeroPoint))) }
+          return {
+            dtype: 'uint8',
+            shape: t.shape,
+            data: Uint8Array.from(t.data as Float32Array, (v) => Math.min(255, Math.max(0, Math.round(v / scale) + zeroPoint))),
+          }
         })
         return (await m(fed)).map((t, i): Tensor => {
           const g = io.outputs[i]!
@@ -106,4 +134,3 @@ function realInput(opened: OpenedModel): RealView {
     )
   return { graph: { ...opened.graph, inputs: opened.graph.inputs }, wrap }
 }
-

@@ -55,7 +55,8 @@ export function externalLoader(model: string): LoadExternal {
     if (!inside(real)) throw errors.badModel('the path leads out of the model’s folder', where)
     const size = statSync(real).size
     const n = length ?? size - offset
-    if (!Number.isSafeInteger(n) || n < 0 || offset + n > size) throw errors.badModel(`bytes ${offset} … ${offset + n} of a file of ${size}`, where)
+    if (!Number.isSafeInteger(n) || n < 0 || offset + n > size)
+      throw errors.badModel(`bytes ${offset} … ${offset + n} of a file of ${size}`, where)
     const bytes = new Uint8Array(n)
     const fd = openSync(real, 'r')
     try {

@@ -26,7 +26,13 @@ export interface Inspection {
   readonly storage: Readonly<Record<string, number>>
   readonly macs: number
   /** Integer weights of quantized layers: container, and the bits that their values need. */
-  readonly quantization: readonly { readonly name: string; readonly type: string; readonly shape: readonly number[]; readonly bits: number; readonly scales: number }[]
+  readonly quantization: readonly {
+    readonly name: string
+    readonly type: string
+    readonly shape: readonly number[]
+    readonly bits: number
+    readonly scales: number
+  }[]
 }
 
 export interface TensorFacts {
@@ -36,7 +42,14 @@ export interface TensorFacts {
 }
 
 /** Position of the weights and their scale among the inputs of nodes that read integers. */
-const WEIGHTS: Readonly<Record<string, readonly [number, number]>> = { QLinearConv: [3, 4], QLinearMatMul: [3, 4], QGemm: [3, 4], DequantizeLinear: [0, 1], ConvInteger: [1, 1], MatMulInteger: [1, 1] }
+const WEIGHTS: Readonly<Record<string, readonly [number, number]>> = {
+  QLinearConv: [3, 4],
+  QLinearMatMul: [3, 4],
+  QGemm: [3, 4],
+  DequantizeLinear: [0, 1],
+  ConvInteger: [1, 1],
+  MatMulInteger: [1, 1],
+}
 
 /** Facts about any ONNX file. Throws CompileError when it cannot be read. */
 export function inspect(model: string | Uint8Array, options: { shapes?: Readonly<Record<string, readonly number[]>> } = {}): Inspection {
@@ -82,7 +95,9 @@ export function inspect(model: string | Uint8Array, options: { shapes?: Readonly
     inputs: graph.inputs.map(factsOf),
     outputs: graph.outputs.map((v, i) => ({ ...factsOf(v), name: graph.outputNames[i]! })),
     ops: Object.fromEntries(Object.entries(ops).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]))),
-    foreign: graph.nodes.filter((n) => n.op.name === 'foreign').map((n) => ({ name: n.name || (n.outputs[0]?.name ?? ''), type: n.attrs.type, reason: n.attrs.reason })),
+    foreign: graph.nodes
+      .filter((n) => n.op.name === 'foreign')
+      .map((n) => ({ name: n.name || (n.outputs[0]?.name ?? ''), type: n.attrs.type, reason: n.attrs.reason })),
     nodes: nodesOf(graph),
     parameters,
     storage,

@@ -1,5 +1,17 @@
 import { basename, extname } from 'node:path'
-import { batched, errors, type Graph, liftBatch, type Model, numbersOf, prepare, type Random, sizeOf, type Tensor, tensorOf } from '@dqc/core'
+import {
+  batched,
+  errors,
+  type Graph,
+  liftBatch,
+  type Model,
+  numbersOf,
+  prepare,
+  type Random,
+  sizeOf,
+  type Tensor,
+  tensorOf,
+} from '@dqc/core'
 import { embedExternalData, encodeModel, hasExternalData, inlineFunctions, modelToGraph, modelToRealGraph, parseModel } from '@dqc/onnx'
 import type { OnnxEngine } from '@dqc/onnx/engine'
 import { externalLoader, readBytes, sha256 } from './files.ts'
@@ -55,7 +67,11 @@ export function openModel(model: string | Uint8Array, o: OpenOptions = {}): Open
 export function randomInputs(graph: Graph, batch: number, random: Random): Tensor[] {
   return graph.inputs.map((v) => {
     const shape = (v.shape ?? []).map((d, i) => (i === 0 ? batch : typeof d === 'number' ? d : 1))
-    return tensorOf(v.dtype, shape, Float32Array.from({ length: sizeOf(shape) }, () => random.uniform()))
+    return tensorOf(
+      v.dtype,
+      shape,
+      Float32Array.from({ length: sizeOf(shape) }, () => random.uniform()),
+    )
   })
 }
 
@@ -74,10 +90,19 @@ export async function loadOriginal(engine: OnnxEngine, m: OpenedModel): Promise<
 /**
  * The prepared float graph: passes run, and a batch fixed at export lifted where the lifted graph gives the file's own results.
  */
-export async function prepareModel(engine: OnnxEngine, m: OpenedModel, original: Model, random: Random): Promise<{ graph: Graph<'float'>; batch: 'symbolic' | 'lifted' | number }> {
+export async function prepareModel(
+  engine: OnnxEngine,
+  m: OpenedModel,
+  original: Model,
+  random: Random,
+): Promise<{ graph: Graph<'float'>; batch: 'symbolic' | 'lifted' | number }> {
   if (m.fixedBatch === null) return { graph: prepare(m.graph), batch: 'symbolic' }
   const lifted = liftBatch(m.graph)
-  if (lifted && m.graph.inputs.every((v) => v.dtype === 'float32') && lifted.inputs.every((v) => v.shape!.slice(1).every((d) => typeof d === 'number'))) {
+  if (
+    lifted &&
+    m.graph.inputs.every((v) => v.dtype === 'float32') &&
+    lifted.inputs.every((v) => v.shape!.slice(1).every((d) => typeof d === 'number'))
+  ) {
     const graph = prepare(lifted)
     const inputs = randomInputs(lifted, 2, random)
     const model = await engine.load(graph)

@@ -1,4 +1,4 @@
-import type { Norm, ObserverKind, AttackName } from '@dqc/core'
+import type { AttackName, Norm, ObserverKind } from '@dqc/core'
 import { attackNames, errors, observerKinds } from '@dqc/core'
 import type { FeedOptions } from './data/feed.ts'
 
@@ -78,7 +78,8 @@ export interface EvaluateOptions extends CommonOptions {
 }
 
 const whole = (name: string, v: number | undefined, least: number): void => {
-  if (v !== undefined && (!Number.isInteger(v) || v < least)) throw errors.usage(`${name} must be a whole number of at least ${least}, not ${v}`)
+  if (v !== undefined && (!Number.isInteger(v) || v < least))
+    throw errors.usage(`${name} must be a whole number of at least ${least}, not ${v}`)
 }
 const oneOf = <T extends string>(name: string, v: T | undefined, all: readonly T[]): void => {
   if (v !== undefined && !all.includes(v)) throw errors.usage(`${name} must be one of ${all.join(', ')}, not ${v}`)
@@ -97,7 +98,8 @@ export function checkCommon(o: CommonOptions): void {
   oneOf('--task', o.task, ['auto', 'classify', 'regress'])
   oneOf('--layout', o.layout, ['nchw', 'nhwc'])
   for (const a of o.attacks ?? []) oneOf('--attack', a, attackNames)
-  for (const e of o.eps ?? []) if (!(e >= 0 && Number.isFinite(e))) throw errors.usage(`--eps must be a number of at least 0, like 2/255, not ${e}`)
+  for (const e of o.eps ?? [])
+    if (!(e >= 0 && Number.isFinite(e))) throw errors.usage(`--eps must be a number of at least 0, like 2/255, not ${e}`)
   if (o.scale !== undefined && !(o.scale > 0)) throw errors.usage('--scale must be positive')
   if (o.evalData && !o.data) throw errors.usage('--eval-data needs --data as well')
 }
@@ -113,7 +115,8 @@ export function checkConvert(o: ConvertOptions): void {
     ['--act-bits', o.actBits],
     ['--edge-bits', o.edgeBits],
   ] as const)
-    if (v !== undefined && (!Number.isInteger(v) || v < 2 || v > 8)) throw errors.usage(`${name} must be a whole number from 2 to 8, not ${v}`)
+    if (v !== undefined && (!Number.isInteger(v) || v < 2 || v > 8))
+      throw errors.usage(`${name} must be a whole number from 2 to 8, not ${v}`)
   for (const t of o.targets ?? []) oneOf('--target', t, TARGETS as readonly string[])
   oneOf('--format', o.format, ['qoperator', 'qdq'])
   oneOf('--io', o.io, ['float', 'int8'])

@@ -19,7 +19,10 @@ export function createProgress(stream: NodeJS.WriteStream, quiet: boolean): Prog
       stop: () => {},
     }
   }
-  const bar = new cliProgress.SingleBar({ format: '{stage} {bar} {value}/{total} | {eta_formatted}', hideCursor: true, clearOnComplete: true, stream }, cliProgress.Presets.shades_classic)
+  const bar = new cliProgress.SingleBar(
+    { format: '{stage} {bar} {value}/{total} | {eta_formatted}', hideCursor: true, clearOnComplete: true, stream },
+    cliProgress.Presets.shades_classic,
+  )
   let stage = ''
   let running = false
   const stop = (): void => {

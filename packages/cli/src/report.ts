@@ -55,4 +55,3 @@ export interface Report {
   readonly gates: { readonly maxDrop: Gate | null; readonly maxRobustDrop: Gate | null }
   readonly notes: readonly string[]
 }
-

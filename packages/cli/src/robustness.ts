@@ -1,8 +1,8 @@
 import {
   type Adversaries,
-  answers,
   type Attack,
   type AttackOutcome,
+  answers,
   attackWith,
   batchesOf,
   CompileError,
@@ -32,7 +32,9 @@ export interface Subject {
 
 export const attackList = (o: AttackOptions): Attack[] =>
   (o.attacks ?? ['fgsm', 'pgd']).flatMap((name) =>
-    (o.eps ?? [2 / 255]).map((epsilon) => namedAttack(name, { epsilon, norm: o.norm ?? 'linf', steps: o.steps ?? 20, restarts: o.restarts ?? 1 })),
+    (o.eps ?? [2 / 255]).map((epsilon) =>
+      namedAttack(name, { epsilon, norm: o.norm ?? 'linf', steps: o.steps ?? 20, restarts: o.restarts ?? 1 }),
+    ),
   )
 
 export interface Plan {
@@ -52,18 +54,32 @@ export async function ownAnswers(model: Model, c: MeasureContext): Promise<{ lab
   return { labels: Int32Array.from(outputs.flatMap((y) => [...answers(y)])), outputs }
 }
 
-export const firstOf = (e: Evaluation, n: number): Evaluation => ({ ...e, samples: Math.min(n, e.samples), labels: e.labels?.slice(0, n) ?? null })
+export const firstOf = (e: Evaluation, n: number): Evaluation => ({
+  ...e,
+  samples: Math.min(n, e.samples),
+  labels: e.labels?.slice(0, n) ?? null,
+})
 
 /**
  * Clean and robust measure of one subject. `transferred` are perturbations found on another network: they are tried as well, and count
  * for the worst case. Returns the perturbations found, by attack.
  */
-export async function measure(subject: Subject, plan: Plan, transferred: ReadonlyMap<Attack, Adversaries>, notes: string[]): Promise<{ measurement: Measurement; found: ReadonlyMap<Attack, Adversaries> }> {
+export async function measure(
+  subject: Subject,
+  plan: Plan,
+  transferred: ReadonlyMap<Attack, Adversaries>,
+  notes: string[],
+): Promise<{ measurement: Measurement; found: ReadonlyMap<Attack, Adversaries> }> {
   const { all, attacked, truth } = plan
   const outputs = await runOver(subject.model, all, (from, to) => all.evaluation.pixels(from, to))
   const clean =
     'labels' in truth
-      ? share(Uint8Array.from(outputs.flatMap((y) => [...answers(y)]), (a, i) => (a === truth.labels[i] ? 1 : 0)))
+      ? share(
+          Uint8Array.from(
+            outputs.flatMap((y) => [...answers(y)]),
+            (a, i) => (a === truth.labels[i] ? 1 : 0),
+          ),
+        )
       : mean(outputs.flatMap((y, i) => relativeErrors(y, truth.outputs[i]!)))
   const found = new Map<Attack, Adversaries>()
   const outcomes: AttackOutcome[] = []
@@ -95,7 +111,10 @@ export async function measure(subject: Subject, plan: Plan, transferred: Readonl
         'labels' in truth ? oneHot(truth.labels, from, to, [0, ...(z.shape ?? []).slice(1).map(Number)]) : truth.outputs[i]!,
       )
       for (const a of plan.attacks) {
-        const c = { ...attacked, onProgress: (done: number, of: number) => attacked.onProgress?.(plan.attacks.indexOf(a) * of + done, plan.attacks.length * of) }
+        const c = {
+          ...attacked,
+          onProgress: (done: number, of: number) => attacked.onProgress?.(plan.attacks.indexOf(a) * of + done, plan.attacks.length * of),
+        }
         const adversaries = await attackWith(plan.engine, subject.gradients, a, targets, c)
         found.set(a, adversaries)
         await judge(a.name, a, adversaries)

@@ -1,12 +1,18 @@
-import { countMacs, createRandom, errors, type Graph, type MeasureContext, type Objective, type Random } from '@dqc/core'
+import { correctionPasses, countMacs, createRandom, errors, type Graph, type MeasureContext, type Objective, type Random } from '@dqc/core'
 import { createFeed, drawn, evaluationOf, type Feed, itemShape, layoutOf, splitSources, syntheticSource } from './data/feed.ts'
 import { openData } from './data/open.ts'
 import type { Source } from './data/source.ts'
 import type { CommonOptions } from './options.ts'
 import { firstOf } from './robustness.ts'
 
-/** Multiply–accumulates that a default evaluation, a default attack and a default calibration may take. Flags override them. */
-const BUDGET = { clean: 4e11, attack: 1.2e12, calibration: 4e11 }
+/** Multiply–accumulates that a default evaluation, a default attack, and the choices made on calibration data may take. Flags override them. */
+const BUDGET = { clean: 4e11, attack: 1.2e12, calibration: 1e11, tuning: 4e11 }
+/** Activations that default calibration looks at. */
+const OBSERVED = 1e9
+/** Values of synthetic images that are drawn by default: they cost more to make than to look at. */
+const DRAWN = { values: 1.5e7, most: 256, least: 16 }
+/** Samples on which equalization and bias correction are decided, at most and at least. */
+const TUNING = { most: 256, least: 4 }
 /** A backward pass costs about twice a forward pass. */
 const STEP = 3
 const FEWEST = { clean: 16, attack: 4, calibration: 16 }
@@ -26,37 +32,77 @@ export interface Setting {
   readonly batch: number
   readonly random: Random
   readonly macs: number
+  /** Calibration samples that choices are measured on. */
+  readonly tuning: number
 }
 
-const affordable = (budget: number, cost: number, most: number, least: number): number => Math.max(least, Math.min(most, Math.floor(budget / Math.max(1, cost))))
+const affordable = (budget: number, cost: number, most: number, least: number): number =>
+  Math.max(least, Math.min(most, Math.floor(budget / Math.max(1, cost))))
+
+/** Elements of all values a network computes for one sample. */
+const activationsOf = (graph: Graph): number =>
+  graph.nodes.reduce(
+    (n, node) =>
+      n + node.outputs.reduce((m, v) => m + (v.shape ?? []).slice(1).reduce<number>((p, d) => p * (typeof d === 'number' ? d : 1), 1), 0),
+    0,
+  )
 
 /** Opens the data (or makes some), decides how much of it is used, and what the network is for. */
 export function createSetting(graph: Graph, fixedBatch: number | null, o: CommonOptions & { calibSamples?: number }): Setting {
   const seed = o.seed ?? 0
   const random = createRandom(seed)
   const macs = countMacs(graph)
-  if (graph.inputs.length !== 1) throw errors.unsupportedModel(`the network has ${graph.inputs.length} inputs`, null, 'dqc feeds networks with one input')
-  const calibCount = o.calibSamples ?? affordable(BUDGET.calibration, macs, 512, FEWEST.calibration)
+  if (graph.inputs.length !== 1)
+    throw errors.unsupportedModel(`the network has ${graph.inputs.length} inputs`, null, 'dqc feeds networks with one input')
+  const calibCount =
+    o.calibSamples ??
+    Math.min(
+      affordable(BUDGET.calibration, macs, 512, FEWEST.calibration),
+      affordable(OBSERVED, activationsOf(graph), 512, FEWEST.calibration),
+    )
+  const made = (values: number): number => (o.data ? Number.POSITIVE_INFINITY : affordable(DRAWN.values, values, DRAWN.most, DRAWN.least))
   const cleanCount = o.samples ?? affordable(BUDGET.clean, macs, 1000, FEWEST.clean)
   const split = o.data ? splitSources(openData(o.data), o.evalData ? openData(o.evalData) : null, random) : null
   const shape = itemShape(graph, split?.evaluation ?? null, o)
   const layout = layoutOf(shape, o.layout)
-  const calibration = split ? drawn(split.calibration, calibCount, seed) : syntheticSource(shape, layout, calibCount, random.fork('calibration'))
-  const evaluation = split ? split.evaluation : syntheticSource(shape, layout, cleanCount, random.fork('evaluation'))
-  const feed = createFeed(graph, evaluation, o)
   const values = shape.reduce((p, d) => p * d, 1)
+  const calibrated = o.calibSamples ?? Math.min(calibCount, made(values))
+  const evaluated = o.samples ?? Math.min(cleanCount, made(values))
+  const calibration = split
+    ? drawn(split.calibration, calibrated, seed)
+    : syntheticSource(shape, layout, calibrated, random.fork('calibration'))
+  const evaluation = split ? split.evaluation : syntheticSource(shape, layout, evaluated, random.fork('evaluation'))
+  const feed = createFeed(graph, evaluation, o)
   const batch = fixedBatch ?? Math.max(1, Math.min(o.batch ?? 64, Math.floor(BATCH_VALUES / values)))
   const objective = objectiveOf(graph, o, split !== null && evaluation.labels !== null)
   const common = { preprocessing: feed.preprocessing, objective, batch, seed, ...(o.signal ? { signal: o.signal } : {}) }
-  const all = { ...common, evaluation: evaluationOf(evaluation, feed, cleanCount) }
-  const attackCount = o.attackSamples ?? (o.samples ? cleanCount : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), cleanCount, FEWEST.attack))
+  const all = { ...common, evaluation: evaluationOf(evaluation, feed, evaluated) }
+  const attackCount =
+    o.attackSamples ?? (o.samples ? evaluated : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), evaluated, FEWEST.attack))
   const attacked = {
     ...common,
     evaluation: firstOf(all.evaluation, attackCount),
     onProgress: (done: number, of: number) => o.onProgress?.('attack', done, of),
   }
-  if (all.evaluation.labels && objective === 'classify') checkLabels(all.evaluation.labels, graph, evaluation.description)
-  return { feed, calibrationFeed: createFeed(graph, calibration, o), calibration, evaluation, synthetic: split === null, objective, all, attacked, batch, random, macs }
+  const layers = graph.nodes.filter((n) => n.op.weights !== null).length
+  const tuning = Math.min(calibrated, affordable(BUDGET.tuning, 2 * macs * correctionPasses(layers), TUNING.most, TUNING.least))
+  if (objective === 'classify')
+    for (const source of split ? [split.calibration, split.evaluation] : [])
+      if (source.labels) checkLabels(source.labels, graph, source.description)
+  return {
+    feed,
+    calibrationFeed: createFeed(graph, calibration, o),
+    calibration,
+    evaluation,
+    synthetic: split === null,
+    objective,
+    all,
+    attacked,
+    batch,
+    random,
+    macs,
+    tuning,
+  }
 }
 
 /** A classifier's output is one score per class; one as large as the input, or of more axes, is something else. */
@@ -72,5 +118,10 @@ function objectiveOf(graph: Graph, o: CommonOptions, labelled: boolean): Objecti
 function checkLabels(labels: Int32Array, graph: Graph, where: string): void {
   const classes = graph.outputs[0]!.shape?.[1]
   const bad = labels.findIndex((l) => l < 0 || (typeof classes === 'number' && l >= classes))
-  if (bad >= 0) throw errors.badData(`label ${labels[bad]} of item ${bad} is outside the network's ${classes} classes`, where, 'the data set belongs to another model')
+  if (bad >= 0)
+    throw errors.badData(
+      `label ${labels[bad]} of item ${bad} is outside the network's ${classes} classes`,
+      where,
+      'the data set belongs to another model',
+    )
 }

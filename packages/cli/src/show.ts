@@ -9,7 +9,8 @@ const pixels = (eps: number): string => {
   const n = eps * 255
   return Math.abs(n - Math.round(n)) < 1e-6 ? `${Math.round(n)}/255` : eps.toPrecision(3)
 }
-const size = (bytes: number): string => (bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1048576).toFixed(1)} MiB`)
+const size = (bytes: number): string =>
+  bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1048576).toFixed(1)} MiB`
 
 /** Columns padded to their widest cell; numbers to the right. */
 export function table(rows: readonly (readonly string[])[]): string {
@@ -31,14 +32,23 @@ const attackRows = (m: Measurement): { key: string; label: string; value: number
     value: a.robust,
     samples: a.samples,
   })),
-  ...m.worst.map((w) => ({ key: `worst ${w.norm} ${w.epsilon}`, label: `worst of all ${w.norm === 'l2' ? 'ℓ₂ ' : ''}ε=${w.norm === 'l2' ? w.epsilon : pixels(w.epsilon)}`, value: w.robust, samples: w.samples })),
+  ...m.worst.map((w) => ({
+    key: `worst ${w.norm} ${w.epsilon}`,
+    label: `worst of all ${w.norm === 'l2' ? 'ℓ₂ ' : ''}ε=${w.norm === 'l2' ? w.epsilon : pixels(w.epsilon)}`,
+    value: w.robust,
+    samples: w.samples,
+  })),
 ]
 
 export function showReport(r: Report): string {
   const name = r.metric === 'accuracy' ? 'accuracy' : 'relative error'
-  const rows = [[name, 'before', 'after', 'samples'], ['clean', percent(r.before.clean), percent(r.after.clean), String(r.after.samples)]]
+  const rows = [
+    [name, 'before', 'after', 'samples'],
+    ['clean', percent(r.before.clean), percent(r.after.clean), String(r.after.samples)],
+  ]
   const before = new Map(attackRows(r.before).map((a) => [a.key, a]))
-  for (const a of attackRows(r.after)) rows.push([a.label, before.has(a.key) ? percent(before.get(a.key)!.value) : '', percent(a.value), String(a.samples)])
+  for (const a of attackRows(r.after))
+    rows.push([a.label, before.has(a.key) ? percent(before.get(a.key)!.value) : '', percent(a.value), String(a.samples)])
   const file = r.artifact.files[0]!
   const check = r.artifact.skipped
     ? `not compared with the integer reference: ${r.artifact.skipped}`
@@ -54,14 +64,24 @@ export function showReport(r: Report): string {
   ]
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
-  for (const [key, g] of Object.entries(r.gates)) if (g) lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: ${percent(g.value)} of ${percent(g.limit)}`)
+  for (const [key, g] of Object.entries(r.gates))
+    if (g) lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: ${percent(g.value)} of ${percent(g.limit)}`)
   return lines.join('\n')
 }
 
 export function showEvaluation(r: EvaluationReport): string {
   const m = r.measurement
-  const rows = [[r.metric === 'accuracy' ? 'accuracy' : 'relative error', '', 'samples'], ['clean', percent(m.clean), String(m.samples)], ...attackRows(m).map((a) => [a.label, percent(a.value), String(a.samples)])]
-  const lines = [pc.bold(r.model.path), `data: ${r.data.source}${r.data.labels === 'model' ? '; no labels: the network’s own answers count as right' : ''}`, '', table(rows)]
+  const rows = [
+    [r.metric === 'accuracy' ? 'accuracy' : 'relative error', '', 'samples'],
+    ['clean', percent(m.clean), String(m.samples)],
+    ...attackRows(m).map((a) => [a.label, percent(a.value), String(a.samples)]),
+  ]
+  const lines = [
+    pc.bold(r.model.path),
+    `data: ${r.data.source}${r.data.labels === 'model' ? '; no labels: the network’s own answers count as right' : ''}`,
+    '',
+    table(rows),
+  ]
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
   return lines.join('\n')
 }
@@ -86,7 +106,13 @@ export function showInspection(i: Inspection): string {
       .join(', '),
   ]
   if (i.quantization.length)
-    lines.push('', table([['quantized weights', 'container', 'grid bits', 'scales', 'shape'], ...i.quantization.map((q) => [q.name, q.type, String(q.bits), String(q.scales), shape(q.shape)])]))
+    lines.push(
+      '',
+      table([
+        ['quantized weights', 'container', 'grid bits', 'scales', 'shape'],
+        ...i.quantization.map((q) => [q.name, q.type, String(q.bits), String(q.scales), shape(q.shape)]),
+      ]),
+    )
   for (const [k, v] of Object.entries(i.metadata)) lines.push(`${k} = ${v}`)
   if (i.foreign.length) lines.push('', ...i.foreign.map((f) => pc.yellow(`carried as it is: ${f.type} ${f.name} (${f.reason})`)))
   return lines.join('\n')

@@ -1,8 +1,17 @@
 export { decodeModel, decodeTensor, encodeModel, type ModelProto } from './proto/messages.ts'
 export { type LoadExternal, readTensor } from './proto/tensors.ts'
-export { isOnnx, modelToGraph, modelToRealGraph, type OnnxOrigin, onnxOriginOf, parseModel, type ReadOptions, readModel } from './read/read.ts'
-export { graphToModel, type WriteOptions, writeModel } from './write/write.ts'
-export { fromContainer, type Format, toContainer } from './targets/integerRules.ts'
-export { type OrtOptions, ortTarget } from './targets/ort.ts'
 export { embedExternalData, hasExternalData } from './read/external.ts'
 export { inlineFunctions } from './read/functions.ts'
+export {
+  isOnnx,
+  modelToGraph,
+  modelToRealGraph,
+  type OnnxOrigin,
+  onnxOriginOf,
+  parseModel,
+  type ReadOptions,
+  readModel,
+} from './read/read.ts'
+export { type Format, fromContainer, toContainer } from './targets/integerRules.ts'
+export { type OrtOptions, ortTarget } from './targets/ort.ts'
+export { graphToModel, type WriteOptions, writeModel } from './write/write.ts'

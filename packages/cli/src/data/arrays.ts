@@ -35,14 +35,19 @@ export function parseNpy(b: Uint8Array, where: string): Array {
   const descr = /'descr':\s*'([<>|=])(\w\d)'/.exec(header)
   const shape = /'shape':\s*\(([^)]*)\)/.exec(header)
   if (!descr || !shape || /'fortran_order':\s*True/.test(header) || descr[1] === '>' || !readers[descr[2]!])
-    throw errors.badData(`arrays like ${header.trim().slice(0, 80)} are not supported`, where, 'save it in C order as uint8, integers or floats')
+    throw errors.badData(
+      `arrays like ${header.trim().slice(0, 80)} are not supported`,
+      where,
+      'save it in C order as uint8, integers or floats',
+    )
   const dims = shape[1]!
     .split(',')
     .map((s) => s.trim())
     .filter((s) => s !== '')
     .map(Number)
   const { size, read } = readers[descr[2]!]!
-  if (text.length - start < size * dims.reduce((p, d) => p * d, 1)) throw errors.badData(`${text.length - start} bytes for the shape [${dims}]`, where, 'the file is truncated')
+  if (text.length - start < size * dims.reduce((p, d) => p * d, 1))
+    throw errors.badData(`${text.length - start} bytes for the shape [${dims}]`, where, 'the file is truncated')
   const view = new DataView(b.buffer, b.byteOffset + start, b.length - start)
   return { shape: dims, bytes: descr[2] === 'u1', at: (i) => read(view, i * size) }
 }
@@ -78,7 +83,10 @@ const IMAGES = ['x', 'images', 'data', 'inputs', 'arr_0']
 const LABELS = ['y', 'labels', 'targets', 'arr_1']
 
 /** One .npy, or a folder's or archive's arrays by their usual names (x, y, x_train, y_test, images, labels …). */
-export function readArrays(named: ReadonlyMap<string, () => Array>, where: string): { train: Source | null; test: Source | null; all: Source | null } {
+export function readArrays(
+  named: ReadonlyMap<string, () => Array>,
+  where: string,
+): { train: Source | null; test: Source | null; all: Source | null } {
   const find = (stems: readonly string[], suffix: string): Array | null => {
     for (const s of stems) {
       const get = named.get(s + suffix)
@@ -106,4 +114,7 @@ export function npz(file: string): ReadonlyMap<string, () => Array> {
   return new Map(Object.entries(entries).map(([name, bytes]) => [name.replace(/\.npy$/, ''), () => parseNpy(bytes, `${file}:${name}`)]))
 }
 
-export const npy = (file: string): (() => Array) => () => parseNpy(new Uint8Array(readFileSync(file)), file)
+export const npy =
+  (file: string): (() => Array) =>
+  () =>
+    parseNpy(new Uint8Array(readFileSync(file)), file)

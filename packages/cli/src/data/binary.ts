@@ -10,7 +10,8 @@ const RECORD = 3073
 export function readCifar(files: readonly string[], classes: readonly string[] | null): Source {
   const buffers = files.map((f) => {
     const b = readFileSync(f)
-    if (b.length === 0 || b.length % RECORD !== 0) throw errors.badData(`${b.length} bytes are not a whole number of CIFAR-10 records`, f, 'the file is truncated')
+    if (b.length === 0 || b.length % RECORD !== 0)
+      throw errors.badData(`${b.length} bytes are not a whole number of CIFAR-10 records`, f, 'the file is truncated')
     return b
   })
   const all = Buffer.concat(buffers)
@@ -38,7 +39,8 @@ function idx(file: string): { dims: number[]; data: Uint8Array } {
   if (b.length < 4 + 4 * rank) throw errors.badData('the file is truncated', file)
   const dims = Array.from({ length: rank }, (_, i) => b.readUInt32BE(4 + 4 * i))
   const data = b.subarray(4 + 4 * rank)
-  if (data.length !== dims.reduce((p, d) => p * d, 1)) throw errors.badData(`${data.length} bytes for the shape [${dims}]`, file, 'the file is truncated')
+  if (data.length !== dims.reduce((p, d) => p * d, 1))
+    throw errors.badData(`${data.length} bytes for the shape [${dims}]`, file, 'the file is truncated')
   return { dims, data }
 }
 
@@ -109,7 +111,14 @@ function matrices(file: string): Matrix[] {
       const { size, read } = MI[real.type]!
       const view = new DataView(real.data.buffer, real.data.byteOffset, real.data.length)
       const shape = Array.from({ length: dims.data.length / 4 }, (_, i) => dims.data.readInt32LE(4 * i))
-      return [{ name: name.data.toString('latin1'), dims: shape, count: Math.floor(real.data.length / size), at: (i: number) => read(view, i * size) }]
+      return [
+        {
+          name: name.data.toString('latin1'),
+          dims: shape,
+          count: Math.floor(real.data.length / size),
+          at: (i: number) => read(view, i * size),
+        },
+      ]
     })
   } catch (e) {
     throw errors.badData(`the MATLAB file is damaged: ${(e as Error).message}`, file)

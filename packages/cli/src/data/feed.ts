@@ -1,4 +1,15 @@
-import { createRandom, type Dim, errors, type Evaluation, type Graph, type Preprocessing, type Random, syntheticImage, type Tensor, tensorOf } from '@dqc/core'
+import {
+  createRandom,
+  type Dim,
+  type Evaluation,
+  errors,
+  type Graph,
+  type Preprocessing,
+  type Random,
+  syntheticImage,
+  type Tensor,
+  tensorOf,
+} from '@dqc/core'
 import { type Source, type Sources, subset } from './source.ts'
 
 export type Layout = 'nchw' | 'nhwc'
@@ -51,7 +62,11 @@ export function itemShape(graph: Graph, source: Source | null, o: FeedOptions): 
     return layout === 'nchw' ? [c, ...size] : [...size, c]
   }
   if (source?.shape && source.shape.length === rest.length) return [...source.shape]
-  throw errors.usage(`input ${input.name} has the symbolic shape [${input.shape}]`, null, `fix it with --shape ${input.name}=1,${rest.map((d) => (typeof d === 'number' ? d : '…')).join(',')}`)
+  throw errors.usage(
+    `input ${input.name} has the symbolic shape [${input.shape}]`,
+    null,
+    `fix it with --shape ${input.name}=1,${rest.map((d) => (typeof d === 'number' ? d : '…')).join(',')}`,
+  )
 }
 
 /** Per-channel numbers as a tensor that broadcasts to the input. */
@@ -75,12 +90,22 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   const shape = itemShape(graph, source, o)
   const layout = layoutOf(shape, o.layout)
   const n = shape.reduce((p, d) => p * d, 1)
-  const [C, H, W] = layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? [shape[0]!, shape[1]!, shape[2]!] : [source.shape?.[0] ?? 1, 1, n]
+  const [C, H, W] =
+    layout === 'nhwc'
+      ? [shape[2]!, shape[0]!, shape[1]!]
+      : layout === 'nchw'
+        ? [shape[0]!, shape[1]!, shape[2]!]
+        : [source.shape?.[0] ?? 1, 1, n]
   if (source.isImage && source.shape && source.shape.reduce((p, d) => p * d, 1) !== n)
-    throw errors.badData(`images of ${source.shape.join('×')} do not fill the input [${shape.join(', ')}]`, source.description, 'the data set belongs to another model')
+    throw errors.badData(
+      `images of ${source.shape.join('×')} do not fill the input [${shape.join(', ')}]`,
+      source.description,
+      'the data set belongs to another model',
+    )
   if (!source.isImage && source.shape!.reduce((p, d) => p * d, 1) !== n)
     throw errors.badData(`items of shape [${source.shape}] do not fill the input [${shape.join(', ')}]`, source.description)
-  if (o.resize && layout && (o.resize[0] !== H || o.resize[1] !== W)) throw errors.usage(`--resize ${o.resize.join('x')} does not give the input [${shape.join(', ')}]`)
+  if (o.resize && layout && (o.resize[0] !== H || o.resize[1] !== W))
+    throw errors.usage(`--resize ${o.resize.join('x')} does not give the input [${shape.join(', ')}]`)
   const [lo, hi] = source.range
   const factor = o.scale ?? (lo === 0 && hi === 255 ? 1 / 255 : 1)
   const mean = o.mean ?? [0]
@@ -131,7 +156,9 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
 
 /** Synthetic images (or, for inputs that are no images, uniform numbers) in place of data. */
 export function syntheticSource(shape: readonly number[], layout: Layout | null, count: number, random: Random): Source {
-  const [C, H, W] = layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? (shape as [number, number, number]) : [1, 1, 1]
+  const [C, H, W] =
+    layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? (shape as [number, number, number]) : [1, 1, 1]
+  const images: Float32Array[] = []
   return {
     description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : 'synthetic uniform numbers',
     count,
@@ -141,7 +168,11 @@ export function syntheticSource(shape: readonly number[], layout: Layout | null,
     isImage: layout !== null,
     range: [0, 255],
     read: async (i) => {
-      if (layout) return syntheticImage(random, i, C, H, W).map((v) => v * 255)
+      if (layout) {
+        // Drawn once: several passes look at the same images.
+        images[i] ??= syntheticImage(random, i, C, H, W).map((v) => v * 255)
+        return images[i]
+      }
       const r = random.fork(`item ${i}`)
       return Float32Array.from({ length: shape.reduce((p, d) => p * d, 1) }, () => r.uniform() * 255)
     },

@@ -13,7 +13,12 @@ export const picturesIn = (dir: string): string[] =>
     .sort()
 
 /** Image files, decoded when they are read. */
-export function readImages(files: readonly string[], labels: Int32Array | null, classes: readonly string[] | null, description: string): Source {
+export function readImages(
+  files: readonly string[],
+  labels: Int32Array | null,
+  classes: readonly string[] | null,
+  description: string,
+): Source {
   return {
     description,
     count: files.length,

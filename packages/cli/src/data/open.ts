@@ -48,7 +48,16 @@ function openFolder(dir: string): Sources {
   if (batches.length || testBatch) {
     const meta = at(files.find((f) => f === 'batches.meta.txt'))
     const classes = meta ? readFileSync(meta, 'utf8').split(/\r?\n/).filter(Boolean) : null
-    return { ...none, train: batches.length ? readCifar(batches.map((f) => join(dir, f)), classes) : null, test: testBatch ? readCifar([join(dir, testBatch)], classes) : null }
+    return {
+      ...none,
+      train: batches.length
+        ? readCifar(
+            batches.map((f) => join(dir, f)),
+            classes,
+          )
+        : null,
+      test: testBatch ? readCifar([join(dir, testBatch)], classes) : null,
+    }
   }
   const images = files.filter((f) => /images[-.]idx3-ubyte(\.gz)?$/.test(f))
   if (images.length) {

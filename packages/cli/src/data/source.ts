@@ -66,4 +66,8 @@ export function byteImages(o: {
 }
 
 export const noData = (path: string): Error =>
-  errors.badData('no data that dqc can read', path, 'a CIFAR-10 or IDX folder, class folders of images, .npy/.npz arrays or SVHN .mat files')
+  errors.badData(
+    'no data that dqc can read',
+    path,
+    'a CIFAR-10 or IDX folder, class folders of images, .npy/.npz arrays or SVHN .mat files',
+  )

@@ -4,10 +4,10 @@ import { equalize } from '../passes/equalize.ts'
 import { insertQuantizers, planQuantization, type QuantPlan } from '../passes/insertQuantizers.ts'
 import { lower } from '../passes/lower.ts'
 import { runPasses } from '../passes/pass.ts'
-import { type Batches, outputError } from '../run/compare.ts'
-import type { Engine } from '../run/engine.ts'
 import { calibrate, type Ranges } from '../quant/calibrate.ts'
 import type { QuantSpec } from '../quant/spec.ts'
+import { type Batches, outputError } from '../run/compare.ts'
+import type { Engine } from '../run/engine.ts'
 
 export interface QuantizeOptions {
   readonly spec: QuantSpec
@@ -34,7 +34,13 @@ export interface QuantizedNetwork {
  * Post-training quantization of a prepared float graph: calibrate, equalize, plan, correct biases, lower.
  * `calibration` are the inputs that set the ranges, `tuning` (usually fewer) those that choices are measured on.
  */
-export async function quantizeNetwork(engine: Engine, graph: Graph<'float'>, calibration: Batches, tuning: Batches, options: QuantizeOptions): Promise<QuantizedNetwork> {
+export async function quantizeNetwork(
+  engine: Engine,
+  graph: Graph<'float'>,
+  calibration: Batches,
+  tuning: Batches,
+  options: QuantizeOptions,
+): Promise<QuantizedNetwork> {
   const { spec, supports } = options
   const attempt = async (g: Graph<'float'>, step: string): Promise<{ g: Graph<'float'>; ranges: Ranges; plan: QuantPlan }> => {
     const ranges = await calibrate(engine, g, calibration(), (n) => options.onProgress?.(step, n))
@@ -51,7 +57,9 @@ export async function quantizeNetwork(engine: Engine, graph: Graph<'float'>, cal
       equalized = false
     }
   }
-  const corrected = options.biasCorrection ? await correctBias(engine, best.g, best.plan, tuning) : best.g
+  const corrected = options.biasCorrection
+    ? await correctBias(engine, best.g, best.plan, tuning, () => options.onProgress?.('correct biases', 0))
+    : best.g
   options.onProgress?.('lower', 0)
   const qdq = insertQuantizers(corrected, best.plan).graph
   return { float: corrected, qdq, integer: lower(qdq, supports, spec.integerIO), plan: best.plan, ranges: best.ranges, equalized }

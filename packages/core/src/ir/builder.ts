@@ -30,7 +30,11 @@ export interface Builder {
   producer(v: Value): Node | null
   /** Nodes so far, in order. */
   readonly nodes: readonly Node[]
-  build<L extends Level>(level: L, outputs: readonly Value[], facts?: { name?: string; outputNames?: readonly string[]; origin?: unknown }): Graph<L>
+  build<L extends Level>(
+    level: L,
+    outputs: readonly Value[],
+    facts?: { name?: string; outputNames?: readonly string[]; origin?: unknown },
+  ): Graph<L>
 }
 
 /** `float` is the type of the constants that gradients and passes make; the network's own values keep theirs. */

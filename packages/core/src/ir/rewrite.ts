@@ -29,7 +29,12 @@ export function liveNodes(nodes: readonly Node[], outputs: readonly Value[]): No
 }
 
 /** The one traversal: visits nodes in order, maps values, drops what no output needs. Returns the same graph when nothing changed. */
-export function rewrite<L extends Level, M extends Level = L>(graph: Graph<L>, visit: Visit, level?: M, mapInput?: (v: Value) => Value): Graph<M> {
+export function rewrite<L extends Level, M extends Level = L>(
+  graph: Graph<L>,
+  visit: Visit,
+  level?: M,
+  mapInput?: (v: Value) => Value,
+): Graph<M> {
   const b = createBuilder()
   const map = new Map<Value, Value>()
   for (const v of graph.inputs) {
@@ -76,4 +81,7 @@ export function inline(b: Builder, graph: Graph, inputs: readonly Value[]): Valu
 }
 
 /** A graph without the nodes that no output needs. */
-export const prune = <L extends Level>(graph: Graph<L>): Graph<L> => ({ ...graph, nodes: Object.freeze(liveNodes(graph.nodes, graph.outputs)) })
+export const prune = <L extends Level>(graph: Graph<L>): Graph<L> => ({
+  ...graph,
+  nodes: Object.freeze(liveNodes(graph.nodes, graph.outputs)),
+})

@@ -1,6 +1,6 @@
-import { errors } from './errors.ts'
 import { createBuilder } from './builder.ts'
-import { type Graph, type Level, type QuantParams, type TensorType, type Value, constantsOf } from './graph.ts'
+import { errors } from './errors.ts'
+import { constantsOf, type Graph, type Level, type QuantParams, type TensorType, type Value } from './graph.ts'
 import type { Op } from './op.ts'
 import { type DType, numbersOf, sizeOf, tensorOf } from './tensor.ts'
 
@@ -32,12 +32,12 @@ export function printGraph(graph: Graph, full = false): string {
       key === 'payload'
         ? undefined
         : x === Number.POSITIVE_INFINITY
-        ? '∞'
-        : x === Number.NEGATIVE_INFINITY
-          ? '-∞'
-          : x instanceof Float32Array || x instanceof Float64Array || x instanceof Int32Array
-            ? [...x]
-            : x,
+          ? '∞'
+          : x === Number.NEGATIVE_INFINITY
+            ? '-∞'
+            : x instanceof Float32Array || x instanceof Float64Array || x instanceof Int32Array
+              ? [...x]
+              : x,
     )
     lines.push(
       `${n.outputs.map((v) => `%${v.name}: ${typeText(v)}${quantText(v.quant)}`).join('; ')} = ${n.op.name}(${n.inputs.map(ref).join(', ')}) ${attrs}`,
@@ -66,7 +66,12 @@ export function parseGraph(text: string, ops: readonly Op[]): Graph {
     const quant =
       m[5] === undefined
         ? null
-        : { lo: Number(m[5]), hi: Number(m[6]), axis: m[7] === undefined ? null : Number(m[7]), scale: Float32Array.from(m[8]!.split(' '), Number) }
+        : {
+            lo: Number(m[5]),
+            hi: Number(m[6]),
+            axis: m[7] === undefined ? null : Number(m[7]),
+            scale: Float32Array.from(m[8]!.split(' '), Number),
+          }
     return { name: m[1]!, type: { dtype: m[2] as DType, shape }, quant }
   }
   const get = (s: string, line: number): Value | null => {

@@ -172,4 +172,3 @@ export function reduceTo(b: Builder, dy: Value, x: Value): Value {
   const summed = b.emit(reduceSum, [dy], { axes, keepDims: true })
   return lead === 0 ? summed : b.emit(reshape, [summed], { shape: reshapeTarget(shapeOf(summed), to) })
 }
-

@@ -20,9 +20,15 @@ export function quantizeBias(b: Builder, bias: Value | null | undefined, x: Quan
   const scale = Float32Array.from(w.scale, (sw) => x.scale[0]! * sw)
   const q = Float64Array.from(numbersOf(bias.data!) as Float32Array, (v, i) => roundHalfEven(v / scale[scale.length === 1 ? 0 : i]!))
   q.forEach((v, i) => {
-    if (Math.abs(v) > 2147483647 || Number.isNaN(v)) throw errors.accumulatorOverflow(`bias ${bias.name}[${i}] does not fit int32`, null, 'raise the bits or --exclude the layer')
+    if (Math.abs(v) > 2147483647 || Number.isNaN(v))
+      throw errors.accumulatorOverflow(`bias ${bias.name}[${i}] does not fit int32`, null, 'raise the bits or --exclude the layer')
   })
-  return b.constant(tensorOf('int32', bias.data!.shape, q), `${bias.name}.q`, { scale, axis: scale.length === 1 ? null : 0, lo: -2147483648, hi: 2147483647 })
+  return b.constant(tensorOf('int32', bias.data!.shape, q), `${bias.name}.q`, {
+    scale,
+    axis: scale.length === 1 ? null : 0,
+    lo: -2147483648,
+    hi: 2147483647,
+  })
 }
 
 /** y[n,o,p] = b_o + Σ_{c,k} w[o,c,k]·x[n, g·C/G + c, p·s + k·d − pad]. x [N, C, …], w [O, C/G, …], b [O] → [N, O, …] */
@@ -35,7 +41,10 @@ export const conv: Op<ConvAttrs> = {
     const k = knownShape(w, 'the weights')
     needs(x!.dtype === w!.dtype, `a convolution of ${x!.dtype} with ${w!.dtype}`)
     needs(s.length === k.length && s.length >= 3 && s.length <= 5, `a convolution of [${s}] with [${k}]`)
-    needs(a.strides.length === s.length - 2 && a.pads.length === 2 * a.strides.length && a.dilations.length === a.strides.length, 'strides, pads and dilations must match the spatial axes')
+    needs(
+      a.strides.length === s.length - 2 && a.pads.length === 2 * a.strides.length && a.dilations.length === a.strides.length,
+      'strides, pads and dilations must match the spatial axes',
+    )
     needs(a.strides.every((v) => v > 0) && a.dilations.every((v) => v > 0), 'strides and dilations must be positive')
     if (typeof s[1] === 'number') needs(s[1] === k[1]! * a.group, `${s[1]} channels do not feed ${a.group} groups of ${k[1]}`)
     needs(k[0]! % a.group === 0, `${k[0]} outputs do not split into ${a.group} groups`)
@@ -51,7 +60,9 @@ export const conv: Op<ConvAttrs> = {
   grad: (b, node, [dy], wanted) => {
     if (!dy) return [null, null, null]
     const [x, w] = node.inputs as [Value, Value]
-    const spatial = shapeOf(dy).map((_, i) => i).slice(2)
+    const spatial = shapeOf(dy)
+      .map((_, i) => i)
+      .slice(2)
     return [
       wanted[0] ? convInputGrad(b, dy, w, x, node.attrs) : null,
       wanted[1] ? convWeightGrad(b, x, dy, knownShape(w), node.attrs) : null,
@@ -67,7 +78,12 @@ export const conv: Op<ConvAttrs> = {
     if (!x?.quant || !w?.quant || !w.data || (bias && !bias.data) || x.quant.axis !== null) return null
     const qb = quantizeBias(b, bias, x.quant, w.quant)
     checkAccumulator(w, w.data.shape[0]!, qb, x.quant)
-    return b.emit(intConv, [x, w, qb], { ...node.attrs, multipliers: multipliers(x.quant, w.quant, out), lo: out.lo, hi: out.hi }, { quant: out })
+    return b.emit(
+      intConv,
+      [x, w, qb],
+      { ...node.attrs, multipliers: multipliers(x.quant, w.quant, out), lo: out.lo, hi: out.hi },
+      { quant: out },
+    )
   },
 }
 
@@ -82,7 +98,9 @@ export function convInputGrad(b: Builder, dy: Value, w: Value, x: Value, a: Conv
   const out = knownShape({ dtype: 'float32', shape: shapeOf(dy).slice(2) }, 'the spatial size')
   const k = knownShape(w)
   const rank = space.length
-  const left = space.map((d, i) => d - (a.strides[i]! * (out[i]! - 1) + a.dilations[i]! * (k[i + 2]! - 1) + 1 - a.pads[i]! - a.pads[i + rank]!))
+  const left = space.map(
+    (d, i) => d - (a.strides[i]! * (out[i]! - 1) + a.dilations[i]! * (k[i + 2]! - 1) + 1 - a.pads[i]! - a.pads[i + rank]!),
+  )
   if (a.strides.every((s) => s === 1) && left.every((v) => v === 0) && a.group === 1) {
     // Stride 1: a plain convolution with the kernel reversed and its channels swapped, which runtimes execute far faster.
     const axes = space.map((_, i) => i + 2)
@@ -135,7 +153,9 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
   const stacked = taps.map((t) => b.emit(reshape, [t], { shape: [0, G, cg, 1, L] }))
   const columns = b.emit(transpose, [stacked.length === 1 ? stacked[0]! : b.emit(concat, stacked, { axis: 3 })], { perm: [1, 2, 3, 0, 4] })
   const left = b.emit(reshape, [columns], { shape: [G, cg * K, -1] })
-  const right = b.emit(reshape, [b.emit(transpose, [b.emit(reshape, [dy], { shape: [0, G, og, L] })], { perm: [1, 0, 3, 2] })], { shape: [G, -1, og] })
+  const right = b.emit(reshape, [b.emit(transpose, [b.emit(reshape, [dy], { shape: [0, G, og, L] })], { perm: [1, 0, 3, 2] })], {
+    shape: [G, -1, og],
+  })
   const product = b.emit(transpose, [b.emit(matmul, [left, right], {})], { perm: [0, 2, 1] })
   return b.emit(reshape, [product], { shape: [O, cg, ...kernel] })
 }
@@ -162,7 +182,9 @@ export const convTranspose: Op<ConvTransposeAttrs> = {
     if (!dy) return [null, null, null]
     const [x, w] = node.inputs as [Value, Value]
     const { outputPadding: _, ...a } = node.attrs
-    const spatial = shapeOf(dy).map((_d, i) => i).slice(2)
+    const spatial = shapeOf(dy)
+      .map((_d, i) => i)
+      .slice(2)
     return [
       wanted[0] ? cropTo(b, b.emit(conv, [dy, w], a), x) : null,
       // With the roles of data and gradient exchanged, this is the weight gradient of the convolution that maps dy to x.
@@ -183,7 +205,9 @@ export const convTranspose: Op<ConvTransposeAttrs> = {
 function cropTo(b: Builder, y: Value, x: Value): Value {
   const [from, to] = [shapeOf(y), shapeOf(x)]
   const axes = from.flatMap((d, i) => (i >= 2 && !sameDim(d, to[i]!) ? [i] : []))
-  return axes.length === 0 ? y : b.emit(slice, [y], { axes, starts: axes.map(() => 0), ends: axes.map((i) => to[i] as number), steps: axes.map(() => 1) })
+  return axes.length === 0
+    ? y
+    : b.emit(slice, [y], { axes, starts: axes.map(() => 0), ends: axes.map((i) => to[i] as number), steps: axes.map(() => 1) })
 }
 
 /** y[…, o] = b_o + Σ_k x[…, k]·w[o, k]. w [O, K], b [O] */
@@ -240,7 +264,10 @@ export const matmul: Op<Record<string, never>> = {
   infer: ([x, y]) => {
     const [p, q] = [shapeOf(x), shapeOf(y)]
     const [k, l] = [p.at(-1) as Dim, q.at(-2) as Dim]
-    needs(p.length >= 2 && q.length >= 2 && (typeof k === 'string' || typeof l === 'string' || k === l), `[${p}] and [${q}] do not multiply`)
+    needs(
+      p.length >= 2 && q.length >= 2 && (typeof k === 'string' || typeof l === 'string' || k === l),
+      `[${p}] and [${q}] do not multiply`,
+    )
     needs(x!.dtype === y!.dtype, `a product of ${x!.dtype} and ${y!.dtype}`)
     return [typed(x!.dtype, [...broadcast(p.slice(0, -2), q.slice(0, -2)), p.at(-2)!, q.at(-1)!])]
   },
@@ -266,7 +293,12 @@ export const matmul: Op<Record<string, never>> = {
     const K = shapeOf(x).at(-1)
     const reach = (q: QuantParams): number => Math.max(-q.lo, q.hi)
     if (typeof K === 'number' && K * reach(x.quant) * reach(y.quant) > 2147483647) return null
-    return b.emit(intMatMul, [x, y], { multiplier: requantScale(x.quant.scale[0]!, y.quant.scale[0]!, out.scale[0]!), lo: out.lo, hi: out.hi }, { quant: out })
+    return b.emit(
+      intMatMul,
+      [x, y],
+      { multiplier: requantScale(x.quant.scale[0]!, y.quant.scale[0]!, out.scale[0]!), lo: out.lo, hi: out.hi },
+      { quant: out },
+    )
   },
 }
 
@@ -275,4 +307,3 @@ export function swapLast(b: Builder, v: Value): Value {
   const n = shapeOf(v).length
   return b.emit(transpose, [v], { perm: [...Array(n - 2).keys(), n - 1, n - 2] })
 }
-

@@ -1,6 +1,5 @@
-import { errors } from '../ir/errors.ts'
+import { errors, invariant } from '../ir/errors.ts'
 import type { Dim } from '../ir/graph.ts'
-import { invariant } from '../ir/errors.ts'
 
 /** Geometry of a sliding window over the spatial axes. `pads` is [begin…, end…]. */
 export interface Window {
@@ -19,7 +18,8 @@ export interface ConvTransposeAttrs extends ConvAttrs {
 
 /** Output size of a window of `kernel` over `size`: floor (or ceil) of (size + pads − dilated kernel)/stride, plus 1. */
 export function windowSize(size: Dim, kernel: number, i: number, w: Window, ceil = false): Dim {
-  if (typeof size === 'string') return size !== '?' && kernel === 1 && w.strides[i] === 1 && !w.pads[i] && !w.pads[i + w.strides.length] ? size : '?'
+  if (typeof size === 'string')
+    return size !== '?' && kernel === 1 && w.strides[i] === 1 && !w.pads[i] && !w.pads[i + w.strides.length] ? size : '?'
   const rank = w.strides.length
   const span = size + w.pads[i]! + w.pads[i + rank]! - w.dilations[i]! * (kernel - 1) - 1
   let out = (ceil ? Math.ceil(span / w.strides[i]!) : Math.floor(span / w.strides[i]!)) + 1
@@ -41,7 +41,14 @@ type Numbers = ArrayLike<number>
  * y[n,o,p] = Σ_{c,k} w[o,c,k] · x[n, g·C/G + c, p·s + k·d − pad]; exact for integers (sums of doubles below 2^53).
  * x [N, C, …], w [O, C/G, …] → [N, O, …]. Rows are accumulated whole, which keeps the innermost loop contiguous.
  */
-export function convolve(x: Numbers, xShape: readonly number[], w: Numbers, wShape: readonly number[], outSpatial: readonly number[], a: ConvAttrs): Float64Array {
+export function convolve(
+  x: Numbers,
+  xShape: readonly number[],
+  w: Numbers,
+  wShape: readonly number[],
+  outSpatial: readonly number[],
+  a: ConvAttrs,
+): Float64Array {
   const [N, C] = xShape as [number, number]
   const [O, cg] = wShape as [number, number]
   const [D, H, W] = to3(xShape.slice(2), 1)
@@ -87,7 +94,14 @@ export function convolve(x: Numbers, xShape: readonly number[], w: Numbers, wSha
  * The transpose of {@link convolve} with respect to its data: y[n, o, p·s + k·d − pad] += w[c, o, k] · x[n, c, p].
  * x [N, C, …], w [C, O/G, …] → [N, O, …].
  */
-export function convolveTransposed(x: Numbers, xShape: readonly number[], w: Numbers, wShape: readonly number[], outSpatial: readonly number[], a: ConvAttrs): Float64Array {
+export function convolveTransposed(
+  x: Numbers,
+  xShape: readonly number[],
+  w: Numbers,
+  wShape: readonly number[],
+  outSpatial: readonly number[],
+  a: ConvAttrs,
+): Float64Array {
   const [N, C] = xShape as [number, number]
   const og = wShape[1]!
   const O = og * a.group

@@ -259,7 +259,12 @@ export const exp = unary({ name: 'exp', spec: 'ONNX Exp-13', f: Math.exp, grad: 
 /** y = ln x */
 export const log = unary({ name: 'log', spec: 'ONNX Log-13', f: Math.log, grad: (b, x, _, dy) => b.emit(div, [dy, x], {}) })
 /** y = √x */
-export const sqrt = unary({ name: 'sqrt', spec: 'ONNX Sqrt-13', f: Math.sqrt, grad: (b, _, y, dy) => scaled(b, b.emit(div, [dy, y], {}), 0.5) })
+export const sqrt = unary({
+  name: 'sqrt',
+  spec: 'ONNX Sqrt-13',
+  f: Math.sqrt,
+  grad: (b, _, y, dy) => scaled(b, b.emit(div, [dy, y], {}), 0.5),
+})
 /** y = 1/x */
 export const reciprocal = unary({
   name: 'reciprocal',
@@ -277,7 +282,14 @@ export const abs = unary({
   positivelyHomogeneous: true,
 })
 /** y = −x */
-export const neg = unary({ name: 'neg', spec: 'ONNX Neg-13', f: (x) => -x, grad: (b, _x, _y, dy) => scaled(b, dy, -1), lipschitz: 1, positivelyHomogeneous: true })
+export const neg = unary({
+  name: 'neg',
+  spec: 'ONNX Neg-13',
+  f: (x) => -x,
+  grad: (b, _x, _y, dy) => scaled(b, dy, -1),
+  lipschitz: 1,
+  positivelyHomogeneous: true,
+})
 /** y = erf x */
 export const erf = unary({
   name: 'erf',
@@ -286,7 +298,13 @@ export const erf = unary({
   grad: (b, x, _, dy) => mulBy(b, dy, scaled(b, b.emit(exp, [scaled(b, b.emit(mul, [x, x], {}), -1)], {}), 2 / Math.sqrt(Math.PI))),
 })
 /** y = sin x */
-export const sin: Op<Record<string, never>> = unary({ name: 'sin', spec: 'ONNX Sin-22', f: Math.sin, grad: (b, x, _, dy) => mulBy(b, dy, b.emit(cos, [x], {})), lipschitz: 1 })
+export const sin: Op<Record<string, never>> = unary({
+  name: 'sin',
+  spec: 'ONNX Sin-22',
+  f: Math.sin,
+  grad: (b, x, _, dy) => mulBy(b, dy, b.emit(cos, [x], {})),
+  lipschitz: 1,
+})
 /** y = cos x */
 export const cos: Op<Record<string, never>> = unary({
   name: 'cos',
@@ -320,7 +338,14 @@ export const cast: Op<{ to: DType }> = {
   eval: ([x], { to }) => {
     const from = numbersOf(x!)
     if (to === x!.dtype) return [x!]
-    if (to === 'bool') return [tensorOf('bool', x!.shape, Uint8Array.from(from as Float32Array, (v) => (v !== 0 ? 1 : 0)))]
+    if (to === 'bool')
+      return [
+        tensorOf(
+          'bool',
+          x!.shape,
+          Uint8Array.from(from as Float32Array, (v) => (v !== 0 ? 1 : 0)),
+        ),
+      ]
     return [tensorOf(to, x!.shape, isFloat(to) ? from : Float64Array.from(from as Float32Array, Math.trunc))]
   },
   grad: (b, node, [dy]) => {

@@ -13,6 +13,15 @@ import * as structure from './structure.ts'
 const isOp = (x: unknown): x is Op => typeof x === 'object' && x !== null && 'infer' in x && 'eval' in x
 
 /** Every op record, in the order of the files. */
-export const ops: readonly Op[] = [broadcasting, elementwise, structure, reduce, conv, pool, normalize, integer, fakeQuant, foreign].flatMap((m) =>
-  Object.values(m as Record<string, unknown>).filter(isOp),
-)
+export const ops: readonly Op[] = [
+  broadcasting,
+  elementwise,
+  structure,
+  reduce,
+  conv,
+  pool,
+  normalize,
+  integer,
+  fakeQuant,
+  foreign,
+].flatMap((m) => Object.values(m as Record<string, unknown>).filter(isOp))

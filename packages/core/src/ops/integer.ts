@@ -46,7 +46,13 @@ export const dequantize: Op<{ scale: number }> = {
   name: 'dequantize',
   spec: 'ONNX DequantizeLinear-13; TFLite DEQUANTIZE',
   infer: ([x]) => [typed('float32', shapeOf(x))],
-  eval: ([x], { scale }) => [tensorOf('float32', x!.shape, Float32Array.from(numbersOf(x!) as Int32Array, (q) => scale * q))],
+  eval: ([x], { scale }) => [
+    tensorOf(
+      'float32',
+      x!.shape,
+      Float32Array.from(numbersOf(x!) as Int32Array, (q) => scale * q),
+    ),
+  ],
 }
 
 /** y = table[x − lo]: any function of one integer, already on the output grid */
@@ -55,7 +61,13 @@ export const lookup: Op<{ lo: number; table: readonly number[] }> = {
   name: 'lookup',
   spec: 'dqc: saturate(RNE(fp32(f(s_x·q))/s_y)) tabulated over the input grid',
   infer: ([x]) => same(x),
-  eval: ([x], { lo, table }) => [tensorOf('int32', x!.shape, Int32Array.from(numbersOf(x!) as Int32Array, (q) => table[q - lo]!))],
+  eval: ([x], { lo, table }) => [
+    tensorOf(
+      'int32',
+      x!.shape,
+      Int32Array.from(numbersOf(x!) as Int32Array, (q) => table[q - lo]!),
+    ),
+  ],
 }
 
 /** A table of f over the grid of `x`, onto the grid `out`. Null when the grid of `x` is per channel. */
@@ -91,7 +103,11 @@ export function checkAccumulator(w: Value, channels: number, bias: Value | null,
   const bounds = accumulatorBound(numbersOf(w.data!), channels, bias?.data ? numbersOf(bias.data) : null, x)
   const worst = bounds.reduce((m, v) => Math.max(m, v), 0)
   if (worst > 2147483647)
-    throw errors.accumulatorOverflow(`${w.name} needs a ${accumulatorBits(worst)}-bit accumulator, kernels have 32`, null, 'use fewer bits or --exclude the layer')
+    throw errors.accumulatorOverflow(
+      `${w.name} needs a ${accumulatorBits(worst)}-bit accumulator, kernels have 32`,
+      null,
+      'use fewer bits or --exclude the layer',
+    )
 }
 
 /** y = saturate(RNE(fp32(acc)·m_o)), acc = b_o + Σ w·x in 32 bits */
@@ -112,7 +128,13 @@ export const intConv: Op<ConvAttrs & Saturation & { multipliers: readonly number
 }
 
 /** Adds the bias and requantizes accumulators laid out [outer, channels, inner]. */
-function rescale(acc: Float64Array, channels: number, inner: number, b: Tensor | null | undefined, a: Saturation & { multipliers: readonly number[] }): Int32Array {
+function rescale(
+  acc: Float64Array,
+  channels: number,
+  inner: number,
+  b: Tensor | null | undefined,
+  a: Saturation & { multipliers: readonly number[] },
+): Int32Array {
   const bias = b ? numbersOf(b) : null
   const y = new Int32Array(acc.length)
   for (let i = 0; i < acc.length; i++) {
@@ -131,7 +153,12 @@ export const intDense: Op<Saturation & { multipliers: readonly number[] }> = {
   eval: ([x, w, b], a) => {
     const [O, K] = w!.shape as [number, number]
     const rows = sizeOf(x!.shape) / K
-    const acc = convolve(numbersOf(x!), [rows, K, 1], numbersOf(w!), [O, K, 1], [1], { strides: [1], pads: [0, 0], dilations: [1], group: 1 })
+    const acc = convolve(numbersOf(x!), [rows, K, 1], numbersOf(w!), [O, K, 1], [1], {
+      strides: [1],
+      pads: [0, 0],
+      dilations: [1],
+      group: 1,
+    })
     return [tensorOf('int32', [...x!.shape.slice(0, -1), O], rescale(acc, O, 1, b, a))]
   },
 }
@@ -147,7 +174,13 @@ export const intMatMul: Op<Saturation & { multiplier: number }> = {
   },
   eval: ([x, y], a) => {
     const product = multiplyMatrices(x!, y!)
-    return [tensorOf('int32', product.shape, Int32Array.from(product.data, (acc) => requantize(acc, a.multiplier, a.lo, a.hi)))]
+    return [
+      tensorOf(
+        'int32',
+        product.shape,
+        Int32Array.from(product.data, (acc) => requantize(acc, a.multiplier, a.lo, a.hi)),
+      ),
+    ]
   },
 }
 
@@ -290,7 +323,12 @@ export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: n
   ...integerOnly,
   name: 'intGlobalAveragePool',
   spec: 'com.microsoft QLinearGlobalAveragePool-1; TFLite MEAN',
-  infer: ([x]) => [typed('int32', shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  infer: ([x]) => [
+    typed(
+      'int32',
+      shapeOf(x).map((d, i) => (i < 2 ? d : 1)),
+    ),
+  ],
   eval: ([x], a) => {
     const area = sizeOf(x!.shape.slice(2))
     const from = numbersOf(x!)
@@ -301,7 +339,13 @@ export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: n
       for (let k = 0; k < area; k++) sum += from[i * area + k]!
       y[i] = requantize(sum, m, a.lo, a.hi)
     }
-    return [tensorOf('int32', x!.shape.map((d, i) => (i < 2 ? d : 1)), y)]
+    return [
+      tensorOf(
+        'int32',
+        x!.shape.map((d, i) => (i < 2 ? d : 1)),
+        y,
+      ),
+    ]
   },
 }
 
@@ -338,5 +382,9 @@ export function windowCounts(space: readonly number[], out: readonly number[], a
   const widths = a.countIncludePad ? space.map((d, i) => d + a.pads[i]! + a.pads[i + rank]!) : space
   const field = new Float64Array(sizeOf(widths)).fill(1)
   const ones = new Float64Array(sizeOf(a.kernel)).fill(1)
-  return convolve(field, [1, 1, ...widths], ones, [1, 1, ...a.kernel], out, { ...a, group: 1, ...(a.countIncludePad ? { pads: a.pads.map(() => 0) } : {}) })
+  return convolve(field, [1, 1, ...widths], ones, [1, 1, ...a.kernel], out, {
+    ...a,
+    group: 1,
+    ...(a.countIncludePad ? { pads: a.pads.map(() => 0) } : {}),
+  })
 }

@@ -8,11 +8,20 @@ import { div, exp, mul, pow, scaled, shifted, sqrt, sub } from './elementwise.ts
 import { reduceMax, reduceMean } from './reduce.ts'
 import { axisOf, broadcastStrides, knownShape, rankOf, shapeOf, typed, walk } from './shapes.ts'
 
-const real = { levels: ['float', 'qdq', 'integer'], weights: null, quant: 'none', lipschitz: null, positivelyHomogeneous: false, clamp: null, lower: null } as const
+const real = {
+  levels: ['float', 'qdq', 'integer'],
+  weights: null,
+  quant: 'none',
+  lipschitz: null,
+  positivelyHomogeneous: false,
+  clamp: null,
+  lower: null,
+} as const
 
 /** A per-channel vector [C] seen as [1, C, 1, …] against x. */
 const perChannel = (b: Builder, v: Value, x: Value): Value => b.emit(reshape, [v], { shape: shapeOf(x).map((_, i) => (i === 1 ? -1 : 1)) })
-const toChannel = (b: Builder, v: Value): Value => b.emit(reduceSum, [v], { axes: shapeOf(v).flatMap((_, i) => (i === 1 ? [] : [i])), keepDims: false })
+const toChannel = (b: Builder, v: Value): Value =>
+  b.emit(reduceSum, [v], { axes: shapeOf(v).flatMap((_, i) => (i === 1 ? [] : [i])), keepDims: false })
 
 /** y = (x − mean_c)·scale_c/√(var_c + ε) + bias_c, with the stored statistics. x [N, C, …] */
 export const batchNorm: Op<{ epsilon: number }> = {
@@ -44,7 +53,9 @@ export const batchNorm: Op<{ epsilon: number }> = {
       wanted[1] ? toChannel(b, b.emit(mul, [g, centred], {})) : null,
       wanted[2] ? toChannel(b, dy) : null,
       wanted[3] ? scaled(b, toChannel(b, gs), -1) : null,
-      wanted[4] ? b.emit(div, [scaled(b, toChannel(b, b.emit(mul, [gs, centred], {})), -0.5), shifted(b, variance, node.attrs.epsilon)], {}) : null,
+      wanted[4]
+        ? b.emit(div, [scaled(b, toChannel(b, b.emit(mul, [gs, centred], {})), -0.5), shifted(b, variance, node.attrs.epsilon)], {})
+        : null,
     ]
   },
 }
@@ -96,9 +107,13 @@ export const layerNorm: Op<{ axis: number; epsilon: number }> = {
     const y = standardize(x!, axes, epsilon)
     const s = numbersOf(scale!)
     const o = bias ? numbersOf(bias) : null
-    walk(x!.shape, [broadcastStrides(scale!.shape, x!.shape), bias ? broadcastStrides(bias.shape, x!.shape) : x!.shape.map(() => 0)], (i, [p, q]) => {
-      y[i] = y[i]! * s[p!]! + (o ? o[q!]! : 0)
-    })
+    walk(
+      x!.shape,
+      [broadcastStrides(scale!.shape, x!.shape), bias ? broadcastStrides(bias.shape, x!.shape) : x!.shape.map(() => 0)],
+      (i, [p, q]) => {
+        y[i] = y[i]! * s[p!]! + (o ? o[q!]! : 0)
+      },
+    )
     return [tensorOf(x!.dtype, x!.shape, y)]
   },
   grad: (b, node, [dy], wanted) => {
@@ -126,12 +141,20 @@ export const instanceNorm: Op<{ epsilon: number }> = {
     const y = standardize(x!, axes, epsilon)
     const [s, o] = [numbersOf(scale!), numbersOf(bias!)]
     const inner = sizeOf(x!.shape.slice(2))
-    return [tensorOf(x!.dtype, x!.shape, y.map((v, i) => v * s[Math.floor(i / inner) % x!.shape[1]!]! + o[Math.floor(i / inner) % x!.shape[1]!]!))]
+    return [
+      tensorOf(
+        x!.dtype,
+        x!.shape,
+        y.map((v, i) => v * s[Math.floor(i / inner) % x!.shape[1]!]! + o[Math.floor(i / inner) % x!.shape[1]!]!),
+      ),
+    ]
   },
   grad: (b, node, [dy], wanted) => {
     if (!dy) return [null, null, null]
     const [x, scale] = node.inputs as [Value, Value]
-    const axes = shapeOf(x).map((_, i) => i).slice(2)
+    const axes = shapeOf(x)
+      .map((_, i) => i)
+      .slice(2)
     const { hat, inverse } = standardized(b, x, axes, node.attrs.epsilon)
     return [
       wanted[0] ? standardizedGrad(b, b.emit(mul, [dy, perChannel(b, scale, x)], {}), hat, inverse, axes) : null,
@@ -178,7 +201,11 @@ export const localResponseNorm: Op<{ size: number; alpha: number; beta: number; 
     const power = (p: number): Value => b.emit(pow, [u, b.scalar(p)], {})
     const transposed = Float32Array.from(band, (_, i) => band[(i % C) * C + Math.floor(i / C)]!)
     const spread = sumOver(transposed, b.emit(mul, [b.emit(mul, [fdy, fx], {}), power(-a.beta - 1)], {}))
-    const g = b.emit(sub, [b.emit(mul, [fdy, power(-a.beta)], {}), scaled(b, b.emit(mul, [fx, spread], {}), (2 * a.alpha * a.beta) / a.size)], {})
+    const g = b.emit(
+      sub,
+      [b.emit(mul, [fdy, power(-a.beta)], {}), scaled(b, b.emit(mul, [fx, spread], {}), (2 * a.alpha * a.beta) / a.size)],
+      {},
+    )
     return [b.emit(reshape, [g], { shape: shapeOf(x).map((d) => (typeof d === 'number' ? d : 0)) })]
   },
 }
@@ -234,4 +261,3 @@ function logProbabilities(t: Tensor, axis: number): Float64Array {
   })
   return y
 }
-

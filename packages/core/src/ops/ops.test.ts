@@ -8,10 +8,10 @@ import { verifyGraph } from '../ir/verify.ts'
 import { createRandom } from '../math/random.ts'
 import { differentiate } from '../passes/autodiff.ts'
 import { evaluate } from '../run/reference.ts'
-import { mul } from './elementwise.ts'
 import { reduceSum, reshape } from './broadcasting.ts'
-import { cases } from './ops.cases.ts'
+import { mul } from './elementwise.ts'
 import { ops } from './index.ts'
+import { cases } from './ops.cases.ts'
 
 const random = createRandom(7)
 
@@ -20,7 +20,11 @@ function draw(shape: readonly number[], range: readonly [number, number]): Tenso
   const n = sizeOf(shape)
   const order = random.permutation(n)
   const [lo, hi] = range
-  return tensorOf('float64', shape, Float64Array.from(order, (k) => lo + ((k + 0.3 + 0.4 * random.uniform()) / Math.max(1, n)) * (hi - lo)))
+  return tensorOf(
+    'float64',
+    shape,
+    Float64Array.from(order, (k) => lo + ((k + 0.3 + 0.4 * random.uniform()) / Math.max(1, n)) * (hi - lo)),
+  )
 }
 
 /** ⟨w, f(x)⟩ and its gradient by the op's VJP, against central differences in double precision. */
@@ -51,7 +55,15 @@ function checkGradient(op: Op, tensors: readonly (Tensor | null)[], attrs: unkno
     const step = 1e-5
     for (let i = 0; i < g.length; i++) {
       const nudge = (d: number): readonly Tensor[] =>
-        point.map((p, j) => (j === k ? tensorOf('float64', p.shape, (numbersOf(p) as Float64Array).map((v, m) => (m === i ? v + d : v))) : p))
+        point.map((p, j) =>
+          j === k
+            ? tensorOf(
+                'float64',
+                p.shape,
+                (numbersOf(p) as Float64Array).map((v, m) => (m === i ? v + d : v)),
+              )
+            : p,
+        )
       const numeric = (loss(nudge(step)) - loss(nudge(-step))) / (2 * step)
       worst = Math.max(worst, Math.abs(numeric - g[i]!) / Math.max(1, Math.abs(numeric)))
     }
@@ -75,11 +87,17 @@ describe('op records', () => {
         results.map((t) => [t.dtype, t.shape]),
       )
       for (const t of results) assert.equal(t.data.length, sizeOf(t.shape))
-      if (c.expect) assert.deepEqual(Array.from(numbersOf(results[0]!), (x) => Number(x.toFixed(6))), c.expect)
+      if (c.expect)
+        assert.deepEqual(
+          Array.from(numbersOf(results[0]!), (x) => Number(x.toFixed(6))),
+          c.expect,
+        )
     })
     if (c.symbolic !== false && c.inputs[0] && !('data' in c.inputs[0]) && c.inputs[0].length >= 3)
       it(`${c.op.name} ${c.note ?? ''} carries a symbolic batch`, () => {
-        const symbolic = tensors.map((t, i) => (t && (i === 0 || c.batched?.includes(i)) ? { dtype: t.dtype, shape: ['N', ...t.shape.slice(1)] } : t))
+        const symbolic = tensors.map((t, i) =>
+          t && (i === 0 || c.batched?.includes(i)) ? { dtype: t.dtype, shape: ['N', ...t.shape.slice(1)] } : t,
+        )
         const known = c.op.infer(tensors, c.attrs)
         const types = c.op.infer(symbolic, c.attrs)
         types.forEach((t, i) => assert.deepEqual(t.shape, ['N', ...known[i]!.shape!.slice(1)]))
@@ -92,17 +110,31 @@ describe('op records', () => {
     if (typeof c.op.lipschitz === 'number')
       it(`${c.op.name} ${c.note ?? ''} expands no more than its Lipschitz constant`, () => {
         const x = tensors[0]!
-        const other = tensorOf('float64', x.shape, (numbersOf(x) as Float64Array).map((v) => v + 0.3 * random.normal()))
+        const other = tensorOf(
+          'float64',
+          x.shape,
+          (numbersOf(x) as Float64Array).map((v) => v + 0.3 * random.normal()),
+        )
         const y = c.op.eval(tensors, c.attrs)
         const z = c.op.eval([other, ...tensors.slice(1)], c.attrs)
         const distance = (a: readonly Tensor[], d: readonly Tensor[]): number =>
-          Math.sqrt(a.reduce((s, t, k) => s + (numbersOf(t) as Float64Array).reduce((u, v, i) => u + (v - numbersOf(d[k]!)[i]!) ** 2, 0), 0))
+          Math.sqrt(
+            a.reduce((s, t, k) => s + (numbersOf(t) as Float64Array).reduce((u, v, i) => u + (v - numbersOf(d[k]!)[i]!) ** 2, 0), 0),
+          )
         assert.ok(distance(y, z) <= (c.op.lipschitz as number) * distance([x], [other]) * (1 + 1e-9))
       })
     if (c.op.positivelyHomogeneous && !c.notHomogeneousIn)
       it(`${c.op.name} ${c.note ?? ''} is positively homogeneous`, () => {
         const data = c.homogeneousIn ?? [0]
-        const times = tensors.map((t, i) => (t && data.includes(i) ? tensorOf(t.dtype, t.shape, Array.from(numbersOf(t), (v) => 3 * v)) : t))
+        const times = tensors.map((t, i) =>
+          t && data.includes(i)
+            ? tensorOf(
+                t.dtype,
+                t.shape,
+                Array.from(numbersOf(t), (v) => 3 * v),
+              )
+            : t,
+        )
         const y = c.op.eval(tensors, c.attrs)
         const z = c.op.eval(times, c.attrs)
         y.forEach((t, k) => {

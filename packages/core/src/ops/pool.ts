@@ -1,10 +1,10 @@
 import type { Value } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
+import { expandLike } from './broadcasting.ts'
 import { convInputGrad } from './conv.ts'
 import { type Window, windowSize } from './convolve.ts'
 import { mul, scaled } from './elementwise.ts'
-import { expandLike } from './broadcasting.ts'
 import { type AveragePoolAttrs, containerZero, intAveragePool, intGlobalAveragePool, walkWindows, windowCounts } from './integer.ts'
 import { reduceMax } from './reduce.ts'
 import { filled, knownShape, shapeOf, typed } from './shapes.ts'
@@ -88,7 +88,13 @@ export const averagePool: Op<AveragePoolAttrs> = {
       sums[o]! += from[i]!
     })
     const counts = windowCounts(x!.shape.slice(2), shape.slice(2), a)
-    return [tensorOf(x!.dtype, shape, sums.map((s, i) => s / counts[i % counts.length]!))]
+    return [
+      tensorOf(
+        x!.dtype,
+        shape,
+        sums.map((s, i) => s / counts[i % counts.length]!),
+      ),
+    ]
   },
   grad: (b, node, [dy]) => {
     if (!dy) return [null]
@@ -100,7 +106,14 @@ export const averagePool: Op<AveragePoolAttrs> = {
     const out = knownShape({ dtype: 'float32', shape: shapeOf(dy).slice(2) }, 'the spatial size')
     const shape = [1, 1, ...out]
     const counts = windowCounts(space, out, a)
-    const share = b.constant(tensorOf(dy.dtype, shape, counts.map((c) => 1 / c)), 'share')
+    const share = b.constant(
+      tensorOf(
+        dy.dtype,
+        shape,
+        counts.map((c) => 1 / c),
+      ),
+      'share',
+    )
     const ones = b.constant(filled(dy.dtype, [channels, 1, ...a.kernel], 1), 'ones')
     return [convInputGrad(b, b.emit(mul, [dy, share], {}), ones, x, { ...a, group: channels })]
   },
@@ -114,18 +127,32 @@ export const averagePool: Op<AveragePoolAttrs> = {
       ? null
       : coversAll(x, node.attrs)
         ? b.emit(intGlobalAveragePool, [x], { scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
-        : b.emit(intAveragePool, [x], { ...node.attrs, scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, zeroOut: containerZero(out), lo: out.lo, hi: out.hi }, { quant: out }),
+        : b.emit(
+            intAveragePool,
+            [x],
+            { ...node.attrs, scaleX: x.quant.scale[0]!, scaleOut: out.scale[0]!, zeroOut: containerZero(out), lo: out.lo, hi: out.hi },
+            { quant: out },
+          ),
 }
 
 /** A window as large as the whole unpadded image is a global pool, and kernels compute it as one. */
-const coversAll = (x: Value, a: AveragePoolAttrs): boolean => a.pads.every((p) => p === 0) && shapeOf(x).slice(2).every((d, i) => d === a.kernel[i])
+const coversAll = (x: Value, a: AveragePoolAttrs): boolean =>
+  a.pads.every((p) => p === 0) &&
+  shapeOf(x)
+    .slice(2)
+    .every((d, i) => d === a.kernel[i])
 
 /** y[n,c] = the mean over all spatial axes, which keep size 1 */
 export const globalAveragePool: Op<Record<string, never>> = {
   name: 'globalAveragePool',
   spec: 'ONNX GlobalAveragePool-1',
   levels: ['float', 'qdq', 'integer'],
-  infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  infer: ([x]) => [
+    typed(
+      x!.dtype,
+      shapeOf(x).map((d, i) => (i < 2 ? d : 1)),
+    ),
+  ],
   eval: ([x]) => {
     const area = sizeOf(x!.shape.slice(2))
     const from = numbersOf(x!)
@@ -134,7 +161,13 @@ export const globalAveragePool: Op<Record<string, never>> = {
       for (let k = 0; k < area; k++) y[i]! += from[i * area + k]!
       y[i]! /= area
     }
-    return [tensorOf(x!.dtype, x!.shape.map((d, i) => (i < 2 ? d : 1)), y)]
+    return [
+      tensorOf(
+        x!.dtype,
+        x!.shape.map((d, i) => (i < 2 ? d : 1)),
+        y,
+      ),
+    ]
   },
   grad: (b, node, [dy]) => {
     if (!dy) return [null]
@@ -158,9 +191,28 @@ export const globalMaxPool: Op<Record<string, never>> = {
   name: 'globalMaxPool',
   spec: 'ONNX GlobalMaxPool-1',
   levels: ['float', 'qdq', 'integer'],
-  infer: ([x]) => [typed(x!.dtype, shapeOf(x).map((d, i) => (i < 2 ? d : 1)))],
+  infer: ([x]) => [
+    typed(
+      x!.dtype,
+      shapeOf(x).map((d, i) => (i < 2 ? d : 1)),
+    ),
+  ],
   eval: ([x]) => reduceMax.eval([x!], { axes: x!.shape.map((_, i) => i).slice(2), keepDims: true }),
-  grad: (b, node, dys, wanted) => reduceMax.grad!(b, { ...node, attrs: { axes: shapeOf(node.inputs[0]).map((_, i) => i).slice(2), keepDims: true } }, dys, wanted),
+  grad: (b, node, dys, wanted) =>
+    reduceMax.grad!(
+      b,
+      {
+        ...node,
+        attrs: {
+          axes: shapeOf(node.inputs[0])
+            .map((_, i) => i)
+            .slice(2),
+          keepDims: true,
+        },
+      },
+      dys,
+      wanted,
+    ),
   weights: null,
   quant: 'shared',
   lipschitz: 1,
@@ -170,7 +222,11 @@ export const globalMaxPool: Op<Record<string, never>> = {
     const space = shapeOf(node.inputs[0]).slice(2)
     if (!space.every((d) => typeof d === 'number')) return null
     const ones = space.map(() => 1)
-    return b.emit(maxPool, [x!], { kernel: space as number[], strides: ones, dilations: ones, pads: [...space, ...space].map(() => 0), ceil: false }, { quant: out })
+    return b.emit(
+      maxPool,
+      [x!],
+      { kernel: space as number[], strides: ones, dilations: ones, pads: [...space, ...space].map(() => 0), ceil: false },
+      { quant: out },
+    )
   },
 }
-

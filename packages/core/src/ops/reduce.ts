@@ -145,11 +145,21 @@ export const reduceLogSumExp: Op<ReduceAttrs> = {
     walkReduction(x!.shape, attrs.axes, (o, i) => {
       sums[o]! += Math.exp(from[i]! - (Number.isFinite(top[o]!) ? top[o]! : 0))
     })
-    return [tensorOf(x!.dtype, shape, sums.map((s, o) => Math.log(s) + (Number.isFinite(top[o]!) ? top[o]! : 0)))]
+    return [
+      tensorOf(
+        x!.dtype,
+        shape,
+        sums.map((s, o) => Math.log(s) + (Number.isFinite(top[o]!) ? top[o]! : 0)),
+      ),
+    ]
   },
 }
 
-const argReduction = (name: string, spec: string, better: (a: number, b: number) => boolean): Op<{ axis: number; keepDims: boolean; last: boolean }> => ({
+const argReduction = (
+  name: string,
+  spec: string,
+  better: (a: number, b: number) => boolean,
+): Op<{ axis: number; keepDims: boolean; last: boolean }> => ({
   name,
   spec,
   levels: ['float', 'qdq', 'integer'],
@@ -182,4 +192,3 @@ const argReduction = (name: string, spec: string, better: (a: number, b: number)
 export const argMax = argReduction('argMax', 'ONNX ArgMax-13', (a, b) => a > b)
 /** y = place of the smallest element along one axis */
 export const argMin = argReduction('argMin', 'ONNX ArgMin-13', (a, b) => a < b)
-

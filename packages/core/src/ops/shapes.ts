@@ -59,7 +59,11 @@ export function broadcastStrides(shape: readonly number[], to: readonly number[]
 }
 
 /** Calls `visit(outIndex, offsets…)` over a shape with one running offset per stride list. */
-export function walk(shape: readonly number[], strides: readonly (readonly number[])[], visit: (out: number, offsets: readonly number[]) => void): void {
+export function walk(
+  shape: readonly number[],
+  strides: readonly (readonly number[])[],
+  visit: (out: number, offsets: readonly number[]) => void,
+): void {
   const n = sizeOf(shape)
   const rank = shape.length
   const index = new Array<number>(rank).fill(0)

@@ -29,7 +29,12 @@ export const transpose: Op<{ perm: readonly number[] }> = {
     const s = shapeOf(x)
     if (perm.length !== s.length || [...perm].sort((a, c) => a - c).some((p, i) => p !== i))
       throw errors.shapeMismatch(`[${perm}] does not permute the axes of [${s}]`)
-    return [typed(x!.dtype, perm.map((p) => s[p]!))]
+    return [
+      typed(
+        x!.dtype,
+        perm.map((p) => s[p]!),
+      ),
+    ]
   },
   eval: ([x], { perm }) => {
     const strides = stridesOf(x!.shape)
@@ -63,7 +68,12 @@ export const concat: Op<{ axis: number }> = {
         throw errors.shapeMismatch(`[${s}] does not join [${first}] along axis ${axis}`)
       total = typeof total === 'number' && typeof s[a] === 'number' ? total + (s[a] as number) : '?'
     }
-    return [typed(xs[0]!.dtype, first.map((d, i) => (i === a ? total : d)))]
+    return [
+      typed(
+        xs[0]!.dtype,
+        first.map((d, i) => (i === a ? total : d)),
+      ),
+    ]
   },
   eval: (xs, { axis }) => {
     const tensors = xs as Tensor[]
@@ -188,7 +198,12 @@ export const split: Op<{ axis: number; sizes: readonly number[] }> = {
     const a = axisOf(axis, s.length)
     const sum = sizes.reduce((n, d) => n + d, 0)
     if (typeof s[a] === 'number' && s[a] !== sum) throw errors.shapeMismatch(`sizes [${sizes}] do not add up to ${s[a]}`)
-    return sizes.map((size) => typed(x!.dtype, s.map((d, i) => (i === a ? size : d))))
+    return sizes.map((size) =>
+      typed(
+        x!.dtype,
+        s.map((d, i) => (i === a ? size : d)),
+      ),
+    )
   },
   eval: ([x], { axis, sizes }) => {
     let at = 0
@@ -198,7 +213,13 @@ export const split: Op<{ axis: number; sizes: readonly number[] }> = {
       return y
     })
   },
-  grad: (b, node, dys) => [b.emit(concat, dys.map((dy, i) => dy ?? zerosLike(b, node.outputs[i]!)), { axis: node.attrs.axis })],
+  grad: (b, node, dys) => [
+    b.emit(
+      concat,
+      dys.map((dy, i) => dy ?? zerosLike(b, node.outputs[i]!)),
+      { axis: node.attrs.axis },
+    ),
+  ],
   lipschitz: 1,
   // Several results: taken apart into slices by the lowering pass before any of them is lowered.
   lower: null,
@@ -272,7 +293,16 @@ export const pad: Op<PadAttrs> = {
       const after = pads[a + s.length]!
       if (before === 0 && after === 0) return
       const n = knownShape({ dtype: 'float32', shape: [s[a]!] })[0]!
-      const line = pad.eval([tensorOf('float32', [n], Float32Array.from({ length: n }, (_, i) => i))], { pads: [before, after], mode, value: 0 })[0]!
+      const line = pad.eval(
+        [
+          tensorOf(
+            'float32',
+            [n],
+            Float32Array.from({ length: n }, (_, i) => i),
+          ),
+        ],
+        { pads: [before, after], mode, value: 0 },
+      )[0]!
       g = gatherTransposed(b, g, a, numbersOf(line) as Float32Array, n)
     })
     return [g]
@@ -290,7 +320,14 @@ function gatherTransposed(b: Builder, g: Value, axis: number, index: ArrayLike<n
   const s = shapeOf(g)
   const zeros = b.emit(mul, [b.emit(gather, [g, b.ints(new Array<number>(n).fill(0))], { axis }), b.scalar(0)], {})
   const flat = Int32Array.from(index)
-  const places = b.constant(tensorOf('int64', s.map((_, i) => (i === axis ? flat.length : 1)), flat), 'places')
+  const places = b.constant(
+    tensorOf(
+      'int64',
+      s.map((_, i) => (i === axis ? flat.length : 1)),
+      flat,
+    ),
+    'places',
+  )
   return b.emit(scatterAdd, [zeros, expandLike(b, places, g), g], { axis })
 }
 
@@ -445,7 +482,8 @@ export const depthToSpace: Op<{ block: number; mode: 'DCR' | 'CRD' }> = {
   infer: ([x], { block }) => {
     const [n, c, h, w] = shapeOf(x)
     const times = (d: Dim): Dim => (typeof d === 'number' ? d * block : '?')
-    if (typeof c !== 'number' || c % (block * block) !== 0) throw errors.shapeMismatch(`${c} channels do not split into blocks of ${block}²`)
+    if (typeof c !== 'number' || c % (block * block) !== 0)
+      throw errors.shapeMismatch(`${c} channels do not split into blocks of ${block}²`)
     return [typed(x!.dtype, [n!, c / (block * block), times(h!), times(w!)])]
   },
   eval: ([x], { block: k, mode }) => {
@@ -566,7 +604,7 @@ function interpolation(size: number, out: number, scale: number, a: ResizeAttrs)
     const kernel = (t: number): number => (a.mode === 'linear' ? Math.max(0, 1 - Math.abs(t)) : cubic(t))
     const at: number[] = []
     const weight: number[] = []
-    for (let k = Math.floor(x - support) ; k <= Math.ceil(x + support); k++) {
+    for (let k = Math.floor(x - support); k <= Math.ceil(x + support); k++) {
       const w = kernel((k - x) * stretch)
       if (w === 0) continue
       const outside = k < 0 || k >= size
@@ -624,8 +662,18 @@ export const resize: Op<ResizeAttrs> = {
       const taps = Math.max(...rows.map((r) => r.at.length))
       let sum: Value | null = null
       for (let k = 0; k < taps; k++) {
-        const w = tensorOf(dy.dtype, s.map((_, i) => (i === axis ? out : 1)), rows.map((r) => r.weight[k] ?? 0))
-        const part = gatherTransposed(b, b.emit(mul, [g, b.constant(w, 'tap')], {}), axis, rows.map((r) => r.at[k] ?? 0), size)
+        const w = tensorOf(
+          dy.dtype,
+          s.map((_, i) => (i === axis ? out : 1)),
+          rows.map((r) => r.weight[k] ?? 0),
+        )
+        const part = gatherTransposed(
+          b,
+          b.emit(mul, [g, b.constant(w, 'tap')], {}),
+          axis,
+          rows.map((r) => r.at[k] ?? 0),
+          size,
+        )
         sum = sum ? b.emit(add, [sum, part], {}) : part
       }
       g = sum!

@@ -59,7 +59,10 @@ export function assignIslands(graph: Graph, side: (node: Node) => Side, integerI
   for (const node of graph.nodes)
     for (const v of node.outputs) {
       if (!isFloat(v.dtype)) continue
-      const users = uses.consumers(v).filter((n) => data(n).includes(v)).map(id)
+      const users = uses
+        .consumers(v)
+        .filter((n) => data(n).includes(v))
+        .map(id)
       value(v, id(node), uses.isOutput(v) ? [...users, io] : users)
     }
 

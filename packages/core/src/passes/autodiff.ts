@@ -12,7 +12,8 @@ import { add, zerosLike } from '../ops/elementwise.ts'
 export function differentiate(b: Builder, ys: readonly { readonly y: Value; readonly dy: Value }[], wrt: readonly Value[]): Value[] {
   const forward = [...b.nodes]
   const active = new Set<Value>(wrt)
-  for (const node of forward) if (node.inputs.some((v) => v && active.has(v))) for (const v of node.outputs) if (isFloat(v.dtype)) active.add(v)
+  for (const node of forward)
+    if (node.inputs.some((v) => v && active.has(v))) for (const v of node.outputs) if (isFloat(v.dtype)) active.add(v)
 
   const gradients = new Map<Value, Value>()
   const accumulate = (v: Value, g: Value): void => {

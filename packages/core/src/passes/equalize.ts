@@ -42,7 +42,9 @@ export const equalize: Pass<'float'> = {
     const layer = (n: Node): { w: Tensor; bias: Float64Array | null } => {
       const info = n.op.weights!(n.attrs)
       const bias = info.bias === null ? null : n.inputs[info.bias]
-      return weights.get(n) ?? { w: n.inputs[info.weight]!.data!, bias: bias ? Float64Array.from(numbersOf(bias.data!) as Float32Array) : null }
+      return (
+        weights.get(n) ?? { w: n.inputs[info.weight]!.data!, bias: bias ? Float64Array.from(numbersOf(bias.data!) as Float32Array) : null }
+      )
     }
     for (let sweep = 0; sweep < SWEEPS; sweep++)
       for (const { first, second, block } of pairs) {
@@ -83,7 +85,12 @@ function pairsOf(graph: Graph<'float'>): Pair[] {
     const info = n.op.weights?.(n.attrs)
     if (!info || n.op === convTranspose || info.bias === null) return false
     const depthwise = n.attrs.group === undefined || n.attrs.group === 1 || shapeOf(n.inputs[info.weight])[1] === 1
-    return depthwise && isConstant(n.inputs[info.weight]) && uses.consumers(n.inputs[info.weight]!).length === 1 && (!n.inputs[info.bias] || isConstant(n.inputs[info.bias]))
+    return (
+      depthwise &&
+      isConstant(n.inputs[info.weight]) &&
+      uses.consumers(n.inputs[info.weight]!).length === 1 &&
+      (!n.inputs[info.bias] || isConstant(n.inputs[info.bias]))
+    )
   }
   const pairs: Pair[] = []
   for (const first of graph.nodes) {

@@ -5,8 +5,8 @@ import { isFloat, numbersOf, sizeOf, stridesOf, type Tensor, tensorOf } from '..
 import { conv } from '../ops/conv.ts'
 import { add, div, mul, sub } from '../ops/elementwise.ts'
 import { batchNorm } from '../ops/normalize.ts'
-import { pad } from '../ops/structure.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
+import { pad } from '../ops/structure.ts'
 import type { Pass } from './pass.ts'
 
 /** y_c = scale_c·x_c + shift_c along one axis. Vectors have one entry, or one per channel. */
@@ -28,7 +28,12 @@ function affineOf(node: Node, inputs: readonly (Value | null)[], axis: number): 
   if (node.op === batchNorm) {
     const params = inputs.slice(1)
     if (!params.every(isConstant) || axis !== 1) return null
-    const [s, o, m, v] = params.map((p) => numbersOf((p as Value & { data: Tensor }).data)) as [Float32Array, Float32Array, Float32Array, Float32Array]
+    const [s, o, m, v] = params.map((p) => numbersOf((p as Value & { data: Tensor }).data)) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ]
     const scale = Float64Array.from(s, (k, i) => k / Math.sqrt(v[i]! + node.attrs.epsilon))
     return { x: inputs[0]!, scale, shift: Float64Array.from(o, (k, i) => k - m[i]! * scale[i]!) }
   }
@@ -54,7 +59,11 @@ const at = (v: Float64Array, i: number): number => v[v.length === 1 ? 0 : i]!
 export function scaleAlong(t: Tensor, axis: number, factor: (i: number) => number): Tensor {
   const step = stridesOf(t.shape)[axis]!
   const n = t.shape[axis]!
-  return tensorOf(t.dtype, t.shape, Float64Array.from(numbersOf(t) as Float32Array, (v, i) => v * factor(Math.floor(i / step) % n)))
+  return tensorOf(
+    t.dtype,
+    t.shape,
+    Float64Array.from(numbersOf(t) as Float32Array, (v, i) => v * factor(Math.floor(i / step) % n)),
+  )
 }
 
 /**
@@ -68,7 +77,14 @@ export const foldAffine: Pass<'float'> = {
   run(graph) {
     const uses = usesOf(graph)
     const once = (v: Value | null | undefined): boolean => v != null && uses.consumers(v).length === 1 && !uses.isOutput(v)
-    return rewrite(graph, (b, node, inputs) => foldInto(b, node, inputs, once) ?? absorbPad(b, node, inputs, once) ?? absorbFactor(b, node, inputs, once) ?? alone(b, node, inputs))
+    return rewrite(
+      graph,
+      (b, node, inputs) =>
+        foldInto(b, node, inputs, once) ??
+        absorbPad(b, node, inputs, once) ??
+        absorbFactor(b, node, inputs, once) ??
+        alone(b, node, inputs),
+    )
   },
 }
 
@@ -90,7 +106,11 @@ function foldInto(b: Builder, node: Node, inputs: readonly (Value | null)[], onc
   const w = scaleAlong(weight.data, info.axis, (i) => at(affine.scale, i))
   const channels = weight.data.shape[info.axis]!
   const old = bias?.data ? numbersOf(bias.data) : new Float64Array(channels)
-  const shift = tensorOf(weight.dtype, [channels], Float64Array.from({ length: channels }, (_, i) => old[i]! * at(affine.scale, i) + at(affine.shift, i)))
+  const shift = tensorOf(
+    weight.dtype,
+    [channels],
+    Float64Array.from({ length: channels }, (_, i) => old[i]! * at(affine.scale, i) + at(affine.shift, i)),
+  )
   const next = [...maker.inputs]
   next[info.weight] = b.constant(w, weight.name)
   next[info.bias] = b.constant(shift, bias?.name ?? `${weight.name}.bias`)
@@ -111,7 +131,12 @@ function absorbPad(b: Builder, node: Node, inputs: readonly (Value | null)[], on
 }
 
 /** affine → conv: a pure factor goes into the weights; a shift too where nothing is padded in */
-function absorbFactor(b: Builder, node: Node, inputs: readonly (Value | null)[], once: (v: Value | null) => boolean): readonly Value[] | null {
+function absorbFactor(
+  b: Builder,
+  node: Node,
+  inputs: readonly (Value | null)[],
+  once: (v: Value | null) => boolean,
+): readonly Value[] | null {
   const info = node.op.weights?.(node.attrs)
   const x = inputs[0]
   const maker = x ? b.producer(x) : null
@@ -134,10 +159,20 @@ function absorbFactor(b: Builder, node: Node, inputs: readonly (Value | null)[],
     for (let c = 0; c < C; c++) for (let k = 0; k < inner; k++) offset[o]! += from[(o * C + c) * inner + k]! * at(affine.shift, c)
   const next = [...inputs]
   next[0] = affine.x
-  next[info.weight] = b.constant(scaleAlong(w, 1, (c) => at(affine.scale, c)), weight.name)
+  next[info.weight] = b.constant(
+    scaleAlong(w, 1, (c) => at(affine.scale, c)),
+    weight.name,
+  )
   if (shifted || bias) {
     const old = bias ? numbersOf(bias.data!) : new Float64Array(O)
-    next[info.bias] = b.constant(tensorOf(w.dtype, [O], offset.map((v, o) => v + old[o]!)), bias?.name ?? `${weight.name}.bias`)
+    next[info.bias] = b.constant(
+      tensorOf(
+        w.dtype,
+        [O],
+        offset.map((v, o) => v + old[o]!),
+      ),
+      bias?.name ?? `${weight.name}.bias`,
+    )
   }
   return b.add(node.op, next, node.attrs, { name: node.name, outputs: [node.outputs[0]!.name] })
 }

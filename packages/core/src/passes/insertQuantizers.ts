@@ -7,7 +7,7 @@ import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import type { Ranges } from '../quant/calibrate.ts'
 import { chooseScale, type Range } from '../quant/observer.ts'
-import { checkSpec, activationGrid, type QuantSpec, signedGrid } from '../quant/spec.ts'
+import { activationGrid, checkSpec, type QuantSpec, signedGrid } from '../quant/spec.ts'
 import { fitScales, weightScales } from '../quant/weights.ts'
 import { assignIslands, type Side } from './assignIslands.ts'
 
@@ -40,7 +40,11 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     return isConstant(n.inputs[info.weight]) && (!bias || isConstant(bias)) && !isConstant(n.inputs[0])
   }
   const able = (n: Node): boolean =>
-    n.op.lower !== null && supported(n) && !spec.exclude(n) && n.outputs.every((v) => v.dtype === 'float32') && n.inputs.every((v) => v === null || v.dtype === 'float32' || isConstant(v))
+    n.op.lower !== null &&
+    supported(n) &&
+    !spec.exclude(n) &&
+    n.outputs.every((v) => v.dtype === 'float32') &&
+    n.inputs.every((v) => v === null || v.dtype === 'float32' || isConstant(v))
   const side = (n: Node): Side => (!able(n) ? 'float' : !isLayer(n) ? 'either' : constantWeights(n) ? 'integer' : 'float')
   const integer = assignIslands(graph, side, spec.integerIO)
 
@@ -54,7 +58,8 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     parent.set(root(a), root(c))
   }
   const data = (n: Node): Value[] => n.inputs.filter((v): v is Value => v !== null && isFloat(v.dtype) && !isConstant(v))
-  for (const n of graph.nodes) if (integer.has(n) && n.op.quant === 'shared') for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
+  for (const n of graph.nodes)
+    if (integer.has(n) && n.op.quant === 'shared') for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
 
   // A clamp right behind an integer op (or a conversion) needs no op of its own.
   const candidates = absorbedClamps(graph, integer)
@@ -106,7 +111,8 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     if (!isLayer(n)) {
       // A constant operand of a sum or product: one scale, eight bits.
       for (const v of n.inputs)
-        if (isConstant(v) && isFloat(v.dtype)) weights.set(name, n.op.quant === 'shared' ? grids.get(name)! : { scale: scaleOfConstant(v.data), axis: null, ...signedGrid(8) })
+        if (isConstant(v) && isFloat(v.dtype))
+          weights.set(name, n.op.quant === 'shared' ? grids.get(name)! : { scale: scaleOfConstant(v.data), axis: null, ...signedGrid(8) })
       continue
     }
     const info = n.op.weights!(n.attrs)
@@ -115,8 +121,6 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const bits = edges.has(n) ? spec.edgeBits : spec.weightBits
     const { lo, hi } = signedGrid(bits)
     const x = grids.get(n.inputs[0]!.name)!
-    checkFinite(w, name)
-    if (bias) checkFinite(bias.data!, name)
     const scales = weightScales(w, info.axis, hi, spec.observer !== 'minmax')
     const fitted = fitScales(scales, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
     weights.set(name, { scale: fitted, axis: info.axis, lo, hi })
@@ -125,17 +129,34 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   return { integer: names(integer), absorbed, grids, weights, edges: names(edges) }
 }
 
-const scaleOfConstant = (t: Tensor): Float32Array => Float32Array.of((numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1)
+const scaleOfConstant = (t: Tensor): Float32Array =>
+  Float32Array.of((numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1)
+
+/** Refuses networks whose layers hold NaN or infinities, which no grid has room for. Throws CompileError naming the layer. */
+export function checkWeights(graph: Graph): void {
+  for (const n of graph.nodes)
+    if (n.op.weights) for (const v of n.inputs) if (isConstant(v) && isFloat(v.dtype)) checkFinite(v.data, n.name || n.outputs[0]!.name)
+}
 
 function checkFinite(t: Tensor, where: string): void {
   const bad = (numbersOf(t) as Float32Array).findIndex((v) => !Number.isFinite(v))
-  if (bad >= 0) throw errors.badModel(`the weights hold ${numbersOf(t)[bad]} at element ${bad}`, `layer ${where}`, 'a diverged training or a damaged file')
+  if (bad >= 0)
+    throw errors.badModel(
+      `the weights hold ${numbersOf(t)[bad]} at element ${bad}`,
+      `layer ${where}`,
+      'a diverged training or a damaged file',
+    )
 }
 
 function rangeOf(ranges: Ranges, v: Value): Range {
   const r = ranges.get(v.name)
   if (!r) throw errors.badData(`calibration saw no values of ${v.name}`)
-  if (!Number.isFinite(r.min) || !Number.isFinite(r.max)) throw errors.badModel(`calibration met ${r.min} … ${r.max} in ${v.name}`, null, 'the network overflows on this data: check --scale, --mean and --std')
+  if (!Number.isFinite(r.min) || !Number.isFinite(r.max))
+    throw errors.badModel(
+      `calibration met ${r.min} … ${r.max} in ${v.name}`,
+      null,
+      'the network overflows on this data: check --scale, --mean and --std',
+    )
   return r
 }
 
@@ -186,7 +207,13 @@ function edgeLayers(graph: Graph, isLayer: (n: Node) => boolean): ReadonlySet<No
 }
 
 /** Bits of a group of values that share a grid: as many as its most demanding reader wants. */
-function bitsOf(members: readonly Value[], uses: ReturnType<typeof usesOf>, spec: QuantSpec, edges: ReadonlySet<Node>, integer: ReadonlySet<Node>): number {
+function bitsOf(
+  members: readonly Value[],
+  uses: ReturnType<typeof usesOf>,
+  spec: QuantSpec,
+  edges: ReadonlySet<Node>,
+  integer: ReadonlySet<Node>,
+): number {
   const inside = new Set(members)
   const wants = members.flatMap((v) => {
     const readers = uses.consumers(v).filter((n) => !(integer.has(n) && n.op.quant === 'shared' && inside.has(n.outputs[0]!)))
@@ -240,14 +267,21 @@ export function insertQuantizers(graph: Graph<'float'>, plan: QuantPlan): Quanti
       map.set(n.outputs[0]!, quantize(inputs[0]!, plan.grids.get(n.outputs[0]!.name)!, true, n.outputs[0]!.name))
       continue
     }
-    const names = n.outputs.map((v) => (isInteger && n.op.quant !== 'shared' && plan.grids.has(v.name) && !absorbed.has(v.name) ? `${v.name}.real` : v.name))
+    const names = n.outputs.map((v) =>
+      isInteger && n.op.quant !== 'shared' && plan.grids.has(v.name) && !absorbed.has(v.name) ? `${v.name}.real` : v.name,
+    )
     const outs = b.add(n.op, inputs, n.attrs, { name: n.name, outputs: names, ...(n.op.name === 'foreign' ? { types: n.outputs } : {}) })
     n.outputs.forEach((v, i) => {
       raw.set(v, outs[i]!)
       const q = plan.grids.get(v.name)
       // Ops that pass numbers through stay on their input's grid without another quantizer.
       const passes = isInteger && n.op.quant === 'shared'
-      map.set(v, q && !passes && !absorbed.has(v.name) && isFloat(v.dtype) ? quantize(outs[i]!, q, isInteger, isInteger ? v.name : `${v.name}.q`) : outs[i]!)
+      map.set(
+        v,
+        q && !passes && !absorbed.has(v.name) && isFloat(v.dtype)
+          ? quantize(outs[i]!, q, isInteger, isInteger ? v.name : `${v.name}.q`)
+          : outs[i]!,
+      )
     })
   }
   const outputs = graph.outputs.map((v) => {
@@ -266,7 +300,13 @@ function absorbs(n: Node, q: QuantParams): boolean {
   return q.lo * q.scale[0]! >= min && q.hi * q.scale[0]! <= max + tolerance
 }
 
-function weightInput(n: Node, i: number, v: Value & { data: Tensor }, plan: QuantPlan, quantize: (v: Value, q: QuantParams, fused: boolean, name: string) => Value): Value {
+function weightInput(
+  n: Node,
+  i: number,
+  v: Value & { data: Tensor },
+  plan: QuantPlan,
+  quantize: (v: Value, q: QuantParams, fused: boolean, name: string) => Value,
+): Value {
   const q = plan.weights.get(n.outputs[0]!.name)
   const info = n.op.weights?.(n.attrs)
   const isWeight = info ? i === info.weight : isFloat(v.dtype)
@@ -278,7 +318,14 @@ function scaleConstants(b: Builder): (q: QuantParams, name: string) => Value {
   const known = new Map<QuantParams, Value>()
   return (q, name) => {
     let v = known.get(q)
-    if (!v) known.set(q, (v = b.constant(q.axis === null ? tensorOf('float32', [], q.scale) : tensorOf('float32', [q.scale.length], q.scale), `${name}.scale`)))
+    if (!v)
+      known.set(
+        q,
+        (v = b.constant(
+          q.axis === null ? tensorOf('float32', [], q.scale) : tensorOf('float32', [q.scale.length], q.scale),
+          `${name}.scale`,
+        )),
+      )
     return v
   }
 }

@@ -12,7 +12,11 @@ function quantizeConstant(t: Tensor, q: QuantParams): Tensor {
   const from = numbersOf(t)
   const step = q.axis === null ? 1 : stridesOf(t.shape)[q.axis]!
   const n = q.axis === null ? 1 : t.shape[q.axis]!
-  return tensorOf('int8', t.shape, Int8Array.from(from as Float32Array, (v, i) => quantizeValue(v, q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!, q.lo, q.hi)))
+  return tensorOf(
+    'int8',
+    t.shape,
+    Int8Array.from(from as Float32Array, (v, i) => quantizeValue(v, q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!, q.lo, q.hi)),
+  )
 }
 
 /**
@@ -44,7 +48,11 @@ export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, i
   }
   const asFloat = (node: Node): void => {
     const inputs = node.inputs.map((v) => (v ? real(v) : null))
-    const outs = b.add(node.op, inputs, node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name), ...(node.op.name === 'foreign' ? { types: node.outputs } : {}) })
+    const outs = b.add(node.op, inputs, node.attrs, {
+      name: node.name,
+      outputs: node.outputs.map((v) => v.name),
+      ...(node.op.name === 'foreign' ? { types: node.outputs } : {}),
+    })
     node.outputs.forEach((v, i) => reals.set(v, outs[i]!))
   }
   const isStep = (v: Value | null): boolean => v === null || steps.has(v) || isConstant(v)
@@ -74,12 +82,21 @@ export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, i
                 grid,
               )
             : null
-        steps.set(out, fused ?? b.emit(quantize, [real(x!)], { scale: grid.scale[0]!, lo: grid.lo, hi: grid.hi }, { quant: grid, outputs: [out.name] }))
+        steps.set(
+          out,
+          fused ?? b.emit(quantize, [real(x!)], { scale: grid.scale[0]!, lo: grid.lo, hi: grid.hi }, { quant: grid, outputs: [out.name] }),
+        )
       }
       continue
     }
     // Ops that pass numbers through stay on the grid they are fed.
-    if (node.op.quant === 'shared' && node.op.lower && supported(node) && node.inputs.every(isStep) && node.inputs.some((v) => v !== null && steps.has(v))) {
+    if (
+      node.op.quant === 'shared' &&
+      node.op.lower &&
+      supported(node) &&
+      node.inputs.every(isStep) &&
+      node.inputs.some((v) => v !== null && steps.has(v))
+    ) {
       const grid = steps.get(node.inputs.find((v) => v !== null && steps.has(v))!)!.quant!
       const lowered = node.op.lower(
         b,

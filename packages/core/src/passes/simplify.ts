@@ -1,17 +1,18 @@
-import { rewrite } from '../ir/rewrite.ts'
 import type { Node, Value } from '../ir/graph.ts'
 import { isConstant, usesOf } from '../ir/graph.ts'
+import { rewrite } from '../ir/rewrite.ts'
+import { numbersOf, tensorOf } from '../ir/tensor.ts'
 import { reshape, reshapeTarget } from '../ops/broadcasting.ts'
+import { add, sub } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { reduceMean } from '../ops/reduce.ts'
-import { transpose } from '../ops/structure.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
-import { add, sub } from '../ops/elementwise.ts'
-import { numbersOf, tensorOf } from '../ir/tensor.ts'
+import { transpose } from '../ops/structure.ts'
 import type { Pass } from './pass.ts'
 
 /** Shapes equal size by size, unknown ones excepted. */
-const sameShape = (x: Value, y: Value): boolean => x.shape !== null && y.shape !== null && x.shape.length === y.shape.length && x.shape.every((d, i) => d === y.shape![i] && d !== '?')
+const sameShape = (x: Value, y: Value): boolean =>
+  x.shape !== null && y.shape !== null && x.shape.length === y.shape.length && x.shape.every((d, i) => d === y.shape![i] && d !== '?')
 
 /**
  * Rewrites that make later passes see more: transposes cancel or merge, reshapes of reshapes merge and idle ones vanish, a mean over all
@@ -30,13 +31,25 @@ export const simplify: Pass<'float'> = {
         if (perm.every((p, i) => p === i)) return [x!]
         if (maker?.op === transpose) {
           const merged = perm.map((p) => maker.attrs.perm[p])
-          return merged.every((p, i) => p === i) ? [maker.inputs[0]!] : b.add(transpose, [maker.inputs[0]!], { perm: merged }, { outputs: [node.outputs[0]!.name] })
+          return merged.every((p, i) => p === i)
+            ? [maker.inputs[0]!]
+            : b.add(transpose, [maker.inputs[0]!], { perm: merged }, { outputs: [node.outputs[0]!.name] })
         }
         // Axes of size 1 that move carry no data: a reshape says the same and fuses further.
         const s = shapeOf(x!)
         const moved = perm.filter((p) => s[p] !== 1)
         if (moved.every((p, i) => i === 0 || p > moved[i - 1]!) && s.filter((d) => typeof d === 'string').length <= 1)
-          return b.add(reshape, [x!], { shape: reshapeTarget(s, perm.map((p) => s[p]!)) }, { outputs: [node.outputs[0]!.name] })
+          return b.add(
+            reshape,
+            [x!],
+            {
+              shape: reshapeTarget(
+                s,
+                perm.map((p) => s[p]!),
+              ),
+            },
+            { outputs: [node.outputs[0]!.name] },
+          )
       }
       if (node.op === reshape) {
         if (sameShape(x!, node.outputs[0]!)) return [x!]
@@ -52,12 +65,18 @@ export const simplify: Pass<'float'> = {
         const axes = (node.attrs.axes as number[]).map((a) => axisOf(a, rank)).sort((p, q) => p - q)
         if (rank >= 3 && axes.length === rank - 2 && axes.every((a, i) => a === i + 2)) {
           const pooled = b.emit(globalAveragePool, [x!], {}, { name: node.name })
-          return [node.attrs.keepDims ? pooled : b.emit(reshape, [pooled], { shape: reshapeTarget(shapeOf(pooled), shapeOf(node.outputs[0]!)) })]
+          return [
+            node.attrs.keepDims ? pooled : b.emit(reshape, [pooled], { shape: reshapeTarget(shapeOf(pooled), shapeOf(node.outputs[0]!)) }),
+          ]
         }
       }
       if (node.op === sub && isConstant(inputs[1]) && !isConstant(inputs[0])) {
         const c = inputs[1].data
-        const negative = tensorOf(c.dtype, c.shape, Float64Array.from(numbersOf(c) as Float32Array, (v) => -v))
+        const negative = tensorOf(
+          c.dtype,
+          c.shape,
+          Float64Array.from(numbersOf(c) as Float32Array, (v) => -v),
+        )
         return b.add(add, [inputs[0]!, b.constant(negative, inputs[1].name)], {}, { name: node.name, outputs: [node.outputs[0]!.name] })
       }
       return null

@@ -7,13 +7,19 @@ import { createObserver, type Range } from './observer.ts'
 export type Ranges = ReadonlyMap<string, Range>
 
 /** Values that a quantizer may sit on: real, computed or fed. */
-export const observable = (graph: Graph): Value[] => [...graph.inputs, ...graph.nodes.flatMap((n) => n.outputs)].filter((v) => isFloat(v.dtype))
+export const observable = (graph: Graph): Value[] =>
+  [...graph.inputs, ...graph.nodes.flatMap((n) => n.outputs)].filter((v) => isFloat(v.dtype))
 
 /**
  * Streams batches through the float graph and observes every value of it. Memory depends on the number of values and the batch size,
  * not on the number of samples. `onBatch` is told after each batch.
  */
-export async function calibrate(engine: Engine, graph: Graph<'float'>, batches: AsyncIterable<readonly Tensor[]>, onBatch: (samples: number) => void = () => {}): Promise<Ranges> {
+export async function calibrate(
+  engine: Engine,
+  graph: Graph<'float'>,
+  batches: AsyncIterable<readonly Tensor[]>,
+  onBatch: (samples: number) => void = () => {},
+): Promise<Ranges> {
   const watched = observable(graph)
   const observers = new Map(watched.map((v) => [v.name, createObserver()]))
   const computed = watched.filter((v) => !graph.inputs.includes(v))

@@ -21,7 +21,11 @@ export interface QuantSpec {
 
 /** Throws CompileError unless every width is a whole number of 2–8 bits. */
 export function checkSpec(spec: QuantSpec): void {
-  for (const [name, bits] of Object.entries({ 'weight bits': spec.weightBits, 'activation bits': spec.actBits, 'edge bits': spec.edgeBits }))
+  for (const [name, bits] of Object.entries({
+    'weight bits': spec.weightBits,
+    'activation bits': spec.actBits,
+    'edge bits': spec.edgeBits,
+  }))
     if (!Number.isInteger(bits) || bits < 2 || bits > 8) throw errors.usage(`${name} must be a whole number from 2 to 8, not ${bits}`)
 }
 

@@ -1,5 +1,5 @@
-import { roundHalfEven } from '../math/fixedPoint.ts'
 import { numbersOf, stridesOf, type Tensor } from '../ir/tensor.ts'
+import { roundHalfEven } from '../math/fixedPoint.ts'
 
 /** Scales tried per channel when the squared error is minimized. */
 const CANDIDATES = 80
@@ -47,7 +47,15 @@ export function weightScales(t: Tensor, axis: number, hi: number, byError: boole
  * Scales raised where a channel's bias would not fit int32 in steps of s_x·s_w, or its accumulator could overflow 32 bits.
  * `reach` is the largest |input| in steps.
  */
-export function fitScales(scales: Float32Array, t: Tensor, axis: number, bias: ArrayLike<number> | null, scaleX: number, reach: number, hi: number): Float32Array {
+export function fitScales(
+  scales: Float32Array,
+  t: Tensor,
+  axis: number,
+  bias: ArrayLike<number> | null,
+  scaleX: number,
+  reach: number,
+  hi: number,
+): Float32Array {
   const channels = slices(t, axis)
   return scales.map((s, c) => {
     const shift = Math.abs(bias?.[c] ?? 0)

@@ -6,7 +6,8 @@ function fractal(random: Random, H: number, W: number): Float32Array {
   const persistence = 0.4 + 0.3 * random.uniform()
   let amplitude = 1
   for (let cells = 2; cells <= Math.max(H, W); cells *= 2) {
-    const grid = Float32Array.from({ length: (cells + 1) * (cells + 1) }, () => random.uniform() - 0.5)
+    const grid = Float32Array.from({ length: (cells + 1) ** 2 }, () => random.uniform() - 0.5)
+    const side = cells + 1
     for (let y = 0; y < H; y++) {
       const v = (y / H) * cells
       const r = Math.floor(v)
@@ -15,8 +16,10 @@ function fractal(random: Random, H: number, W: number): Float32Array {
         const u = (x / W) * cells
         const c = Math.floor(u)
         const fx = u - c
-        const g = (i: number, j: number): number => grid[(r + i) * (cells + 1) + c + j]!
-        out[y * W + x]! += amplitude * ((1 - fy) * ((1 - fx) * g(0, 0) + fx * g(0, 1)) + fy * ((1 - fx) * g(1, 0) + fx * g(1, 1)))
+        const at = r * side + c
+        const top = grid[at]! + fx * (grid[at + 1]! - grid[at]!)
+        const bottom = grid[at + side]! + fx * (grid[at + side + 1]! - grid[at + side]!)
+        out[y * W + x]! += amplitude * (top + fy * (bottom - top))
       }
     }
     amplitude *= persistence

@@ -3,10 +3,10 @@ import { errors } from '../ir/errors.ts'
 import { type Graph, usesOf, type Value } from '../ir/graph.ts'
 import { inline, prune } from '../ir/rewrite.ts'
 import type { Tensor } from '../ir/tensor.ts'
+import { reduceSum as sum } from '../ops/broadcasting.ts'
 import { abs, add, div, maximum, minimum, mul, sign, sqrt, sub } from '../ops/elementwise.ts'
 import { logSoftmax, softmax } from '../ops/normalize.ts'
 import { reduceMax } from '../ops/reduce.ts'
-import { reduceSum as sum } from '../ops/broadcasting.ts'
 import { shapeOf } from '../ops/shapes.ts'
 import { differentiate } from '../passes/autodiff.ts'
 import type { Norm } from './attack.ts'
@@ -31,7 +31,8 @@ const TINY = 1e-30
 export function attackStep(model: Graph, preprocessing: Preprocessing, objective: Objective, norm: Norm): Graph {
   const b = createBuilder()
   const input = model.inputs[0]
-  if (!input || model.inputs.length !== 1) throw errors.unsupportedModel(`attacks need a network with one input, this one has ${model.inputs.length}`)
+  if (!input || model.inputs.length !== 1)
+    throw errors.unsupportedModel(`attacks need a network with one input, this one has ${model.inputs.length}`)
   const type = { dtype: 'float32', shape: input.shape } as const
   const x = b.input('x', type)
   const x0 = b.input('x0', type)
@@ -70,7 +71,10 @@ function crossEntropyDirection(b: Builder, z: Value, oneHot: Value): Value {
   return b.emit(div, [d, b.emit(maximum, [top, b.scalar(TINY)], {})], {})
 }
 
-const restOf = (v: Value): number[] => shapeOf(v).map((_, i) => i).slice(1)
+const restOf = (v: Value): number[] =>
+  shapeOf(v)
+    .map((_, i) => i)
+    .slice(1)
 
 /** x′ = clip(x + α·sign g, x₀ ± ε) */
 function stepInf(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alpha: Value): Value {
@@ -94,4 +98,3 @@ function stepTwo(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alph
   const shrink = b.emit(minimum, [b.emit(div, [epsilon, lengthOf(delta)], {}), b.scalar(1)], {})
   return b.emit(add, [x0, b.emit(mul, [delta, shrink], {})], {})
 }
-

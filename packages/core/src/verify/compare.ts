@@ -24,7 +24,12 @@ const tolerance = (b: number): number => 1e-5 + 1e-4 * Math.abs(b)
  * Compares a file in its runtime with the reference evaluation of the integer graph, element by element. Outputs on a grid must agree bit
  * for bit. Graphs with nodes that have no reference semantics are reported as skipped.
  */
-export async function agree(integer: Graph<'integer'>, model: Model, batches: AsyncIterable<readonly Tensor[]>, toReference: (outputs: Tensor[]) => Tensor[] = (o) => o): Promise<Agreement> {
+export async function agree(
+  integer: Graph<'integer'>,
+  model: Model,
+  batches: AsyncIterable<readonly Tensor[]>,
+  toReference: (outputs: Tensor[]) => Tensor[] = (o) => o,
+): Promise<Agreement> {
   const uses = usesOf(integer)
   const steps = integer.outputs.map((v) => {
     if (v.quant) return 1

@@ -54,7 +54,12 @@ export function describeLayers(graph: Graph<'float'>, plan: QuantPlan): LayerRep
     const q = plan.integer.has(name) ? plan.weights.get(name) : undefined
     const x = plan.grids.get(node.inputs[0]!.name)
     const rank = weight.data.shape.length
-    const front = info.axis === 0 ? weight.data : transpose.eval([weight.data], { perm: [info.axis, ...Array.from({ length: rank }, (_, i) => i).filter((i) => i !== info.axis)] })[0]!
+    const front =
+      info.axis === 0
+        ? weight.data
+        : transpose.eval([weight.data], {
+            perm: [info.axis, ...Array.from({ length: rank }, (_, i) => i).filter((i) => i !== info.axis)],
+          })[0]!
     const rows = front.shape[0]!
     const cols = sizeOf(front.shape) / rows
     const small = rows * rows * cols <= LARGEST_GRAM
@@ -78,6 +83,8 @@ export function describeLayers(graph: Graph<'float'>, plan: QuantPlan): LayerRep
 function steps(front: Parameters<typeof numbersOf>[0], q: QuantParams, x: QuantParams, rows: number): number[] {
   const w = numbersOf(front)
   const per = w.length / rows
-  const grid = Float64Array.from(w as Float32Array, (v, i) => Math.min(Math.max(roundHalfEven(v / q.scale[q.axis === null ? 0 : Math.floor(i / per)]!), q.lo), q.hi))
+  const grid = Float64Array.from(w as Float32Array, (v, i) =>
+    Math.min(Math.max(roundHalfEven(v / q.scale[q.axis === null ? 0 : Math.floor(i / per)]!), q.lo), q.hi),
+  )
   return Array.from(accumulatorBound(tensorOf('float64', [grid.length], grid).data as Float64Array, rows, null, x), accumulatorBits)
 }

@@ -96,10 +96,15 @@ export function answers(y: Tensor): Int32Array {
 }
 
 /** Batches [from, to) that cover n samples. */
-export const batchesOf = (n: number, size: number): [number, number][] => Array.from({ length: Math.ceil(n / size) }, (_, i) => [i * size, Math.min(n, (i + 1) * size)])
+export const batchesOf = (n: number, size: number): [number, number][] =>
+  Array.from({ length: Math.ceil(n / size) }, (_, i) => [i * size, Math.min(n, (i + 1) * size)])
 
 /** Outputs of a model for every evaluation sample, batch by batch. */
-export async function runOver(model: Model, c: MeasureContext, inputs: (from: number, to: number, batch: number) => Promise<Tensor>): Promise<Tensor[]> {
+export async function runOver(
+  model: Model,
+  c: MeasureContext,
+  inputs: (from: number, to: number, batch: number) => Promise<Tensor>,
+): Promise<Tensor[]> {
   const results: Tensor[] = []
   for (const [i, [from, to]] of batchesOf(c.evaluation.samples, c.batch).entries()) {
     c.signal?.throwIfAborted()
@@ -114,8 +119,7 @@ export function startPoint(x0: Tensor, attack: Attack, random: Random): Tensor {
   const from = numbersOf(x0)
   const delta = new Float64Array(from.length)
   const per = sizeOf(x0.shape.slice(1))
-  if (attack.start === 'corner')
-    for (let i = 0; i < delta.length; i++) delta[i] = ((random.normal() < 0 ? -1 : 1) * attack.epsilon) / 2
+  if (attack.start === 'corner') for (let i = 0; i < delta.length; i++) delta[i] = ((random.normal() < 0 ? -1 : 1) * attack.epsilon) / 2
   else if (attack.norm === 'linf') for (let i = 0; i < delta.length; i++) delta[i] = (2 * random.uniform() - 1) * attack.epsilon
   if (attack.norm === 'l2') {
     // Uniform in the ball: a normal direction, radius ε·u^(1/d). A corner start keeps half the radius.
@@ -126,14 +130,24 @@ export function startPoint(x0: Tensor, attack: Attack, random: Random): Tensor {
       for (let i = 0; i < per; i++) delta[s * per + i]! *= radius / Math.sqrt(norm)
     }
   }
-  return tensorOf('float32', x0.shape, Float32Array.from(from as Float32Array, (v, i) => Math.min(1, Math.max(0, Math.fround(v + delta[i]!)))))
+  return tensorOf(
+    'float32',
+    x0.shape,
+    Float32Array.from(from as Float32Array, (v, i) => Math.min(1, Math.max(0, Math.fround(v + delta[i]!)))),
+  )
 }
 
 /**
  * Runs one attack on gradients of `graph`, over all evaluation samples and restarts. `targets` are what the step graph drives away from.
  * The same seed gives the same starting points whatever is attacked, so that two networks face the same budget.
  */
-export async function attackWith(engine: Engine, graph: Graph, attack: Attack, targets: readonly Tensor[], c: MeasureContext): Promise<Adversaries> {
+export async function attackWith(
+  engine: Engine,
+  graph: Graph,
+  attack: Attack,
+  targets: readonly Tensor[],
+  c: MeasureContext,
+): Promise<Adversaries> {
   const step = await engine.load(attackStep(graph, c.preprocessing, c.objective, attack.norm))
   const epsilon = tensorOf('float32', [], [attack.epsilon])
   const alpha = tensorOf('float32', [], [attack.stepSize])

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads'
-import { errors, type Engine, type Graph, type Model, type Tensor } from '@dqc/core'
+import { type Engine, errors, type Graph, type Model, type Tensor } from '@dqc/core'
 import { writeModel } from '../write/write.ts'
 
 export interface EngineOptions {

@@ -5,9 +5,6 @@ import ort from 'onnxruntime-node'
 /** @type {Map<number, import('onnxruntime-node').InferenceSession>} */
 const sessions = new Map()
 
-
-
-
 /** @param {any} m */
 async function handle(m) {
   if (m.type === 'load') {
@@ -39,7 +36,8 @@ parentPort?.on('message', async (m) => {
   try {
     const value = /** @type {any} */ (await handle(m))
     // Results are handed over, not copied; the arrays of one result never share a buffer.
-    const buffers = m.type === 'run' ? value.map((/** @type {any} */ t) => t.data.buffer).filter((/** @type {any} */ x) => x instanceof ArrayBuffer) : []
+    const buffers =
+      m.type === 'run' ? value.map((/** @type {any} */ t) => t.data.buffer).filter((/** @type {any} */ x) => x instanceof ArrayBuffer) : []
     parentPort?.postMessage({ id: m.id, value }, buffers)
   } catch (e) {
     parentPort?.postMessage({ id: m.id, error: e instanceof Error ? e.message : String(e) })

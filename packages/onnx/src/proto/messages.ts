@@ -181,4 +181,15 @@ export const encodeModel = (model: ModelProto): Uint8Array => modelType.encode(m
 export const decodeTensor = (bytes: Uint8Array): TensorProto => root.lookupType('onnx.Tensor').decode(bytes) as unknown as TensorProto
 
 /** AttributeProto.type */
-export const AttributeType = { FLOAT: 1, INT: 2, STRING: 3, TENSOR: 4, GRAPH: 5, FLOATS: 6, INTS: 7, STRINGS: 8, TENSORS: 9, GRAPHS: 10 } as const
+export const AttributeType = {
+  FLOAT: 1,
+  INT: 2,
+  STRING: 3,
+  TENSOR: 4,
+  GRAPH: 5,
+  FLOATS: 6,
+  INTS: 7,
+  STRINGS: 8,
+  TENSORS: 9,
+  GRAPHS: 10,
+} as const

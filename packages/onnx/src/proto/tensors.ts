@@ -51,7 +51,8 @@ export function readTensor(t: TensorProto, load: LoadExternal, where: string): T
     if (!location) throw errors.badModel('external data without a location', where)
     const length = entry(t.externalData, 'length')
     const offset = Number(entry(t.externalData, 'offset') ?? 0)
-    if (!Number.isSafeInteger(offset) || offset < 0) throw errors.badModel(`external data at offset ${entry(t.externalData, 'offset')}`, where)
+    if (!Number.isSafeInteger(offset) || offset < 0)
+      throw errors.badModel(`external data at offset ${entry(t.externalData, 'offset')}`, where)
     raw = load(location, offset, length === undefined ? null : Number(length))
   }
   if (sub) return tensorOf(dtype, shape, unpack(raw ?? Uint8Array.from(t.int32Data ?? []), n, sub.bits, sub.signed))
@@ -124,5 +125,10 @@ export function readSparse(s: SparseTensorProto, load: LoadExternal, where: stri
 
 /** Tensor → TensorProto with raw bytes. */
 export function writeTensor(name: string, t: Tensor): TensorProto {
-  return { name, dims: [...t.shape], dataType: codeOf(t.dtype), rawData: new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength) }
+  return {
+    name,
+    dims: [...t.shape],
+    dataType: codeOf(t.dtype),
+    rawData: new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength),
+  }
 }

@@ -4,7 +4,8 @@ import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto }
 /** Calls nested deeper than this are taken for recursion, which ONNX forbids. */
 const DEEPEST = 64
 
-const keyOf = (domain: string | undefined, name: string | undefined, overload: string | undefined): string => `${domain ?? ''}:${name ?? ''}:${overload ?? ''}`
+const keyOf = (domain: string | undefined, name: string | undefined, overload: string | undefined): string =>
+  `${domain ?? ''}:${name ?? ''}:${overload ?? ''}`
 
 /**
  * Replaces every call of a model-local function by the function's nodes, so that passes see through it (ONNX IR, "Functions").
@@ -30,15 +31,17 @@ export function inlineFunctions(model: ModelProto): ModelProto {
 
 function withSubgraphs(node: NodeProto, map: (g: GraphProto) => GraphProto): NodeProto {
   if (!node.attribute?.some((a) => a.g || a.graphs?.length)) return node
-  const attribute = node.attribute.map((a): AttributeProto => ({ ...a, ...(a.g ? { g: map(a.g) } : {}), ...(a.graphs?.length ? { graphs: a.graphs.map(map) } : {}) }))
+  const attribute = node.attribute.map(
+    (a): AttributeProto => ({ ...a, ...(a.g ? { g: map(a.g) } : {}), ...(a.graphs?.length ? { graphs: a.graphs.map(map) } : {}) }),
+  )
   return { ...node, attribute }
 }
 
 /** One call's nodes: inputs and outputs take the caller's names, everything else a prefix; attribute references take the caller's values. */
 function body(f: FunctionProto, call: NodeProto, prefix: string): NodeProto[] {
   const names = new Map<string, string>()
-  ;(f.input ?? []).forEach((n, i) => names.set(n, call.input?.[i] ?? ''))
-  ;(f.output ?? []).forEach((n, i) => names.set(n, call.output?.[i] || `${prefix}${n}`))
+  for (const [i, n] of (f.input ?? []).entries()) names.set(n, call.input?.[i] ?? '')
+  for (const [i, n] of (f.output ?? []).entries()) names.set(n, call.output?.[i] || `${prefix}${n}`)
   const given = new Map([...(f.attributeProto ?? []), ...(call.attribute ?? [])].map((a) => [a.name, a]))
   const rename = (n: string): string => (n === '' ? '' : (names.get(n) ?? `${prefix}${n}`))
   const attribute = (list: readonly AttributeProto[] | undefined): AttributeProto[] =>
@@ -50,7 +53,13 @@ function body(f: FunctionProto, call: NodeProto, prefix: string): NodeProto[] {
   const copy = (nodes: readonly NodeProto[]): NodeProto[] =>
     nodes.map((n) =>
       withSubgraphs(
-        { ...n, name: `${prefix}${n.name ?? ''}`, input: (n.input ?? []).map(rename), output: (n.output ?? []).map(rename), attribute: attribute(n.attribute) },
+        {
+          ...n,
+          name: `${prefix}${n.name ?? ''}`,
+          input: (n.input ?? []).map(rename),
+          output: (n.output ?? []).map(rename),
+          attribute: attribute(n.attribute),
+        },
         (g) => ({
           ...g,
           node: copy(g.node ?? []),

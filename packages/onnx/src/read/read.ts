@@ -8,12 +8,11 @@ import {
   foreign,
   type Graph,
   isConstant,
-
   type Node,
   numbersOf,
   type Tensor,
-  tensorOf,
   type TensorType,
+  tensorOf,
   type Value,
 } from '@dqc/core'
 import {
@@ -79,7 +78,11 @@ export function parseModel(bytes: Uint8Array): ModelProto {
     model = decodeModel(bytes)
   } catch (e) {
     const what = e instanceof Error ? e.message : String(e)
-    throw errors.badModel(/recursion|depth|exceeded/i.test(what) ? 'messages are nested too deeply' : `not an ONNX model: ${what}`, null, 'the file is damaged or of another format')
+    throw errors.badModel(
+      /recursion|depth|exceeded/i.test(what) ? 'messages are nested too deeply' : `not an ONNX model: ${what}`,
+      null,
+      'the file is damaged or of another format',
+    )
   }
   if (!model.graph) throw errors.badModel('the file holds no graph', null, 'the file is damaged or of another format')
   return model
@@ -146,9 +149,16 @@ function build<L extends 'float' | 'qdq'>(model: ModelProto, options: ReadOption
     values.set(name, b.input(name, { dtype: type.dtype, shape }))
   }
   if (unknown.size > 0)
-    throw errors.usage(`the model has no input ${[...unknown].join(', ')}`, null, `its inputs are ${(graph.input ?? []).map((v) => v.name).join(', ')}`)
+    throw errors.usage(
+      `the model has no input ${[...unknown].join(', ')}`,
+      null,
+      `its inputs are ${(graph.input ?? []).map((v) => v.name).join(', ')}`,
+    )
 
-  const scope: Scope = { b, values, sizes, declared, load, opset, spellings, constants, grids: level === 'qdq' ? new Map() : null }
+  // Results that nobody asks for (a Dropout's mask) put no demand on the node.
+  const asked = new Set<string>((graph.output ?? []).map((o) => o.name ?? ''))
+  for (const n of graph.node ?? []) for (const i of [...(n.input ?? []), ...capturesOf(n)]) asked.add(i)
+  const scope: Scope = { asked, b, values, sizes, declared, load, opset, spellings, constants, grids: level === 'qdq' ? new Map() : null }
   for (const proto of sortNodes(graph, values)) readNode(scope, proto)
 
   const outputs = (graph.output ?? []).map((o) => {
@@ -223,7 +233,12 @@ function sortNodes(graph: GraphProto, given: ReadonlyMap<string, Value>): NodePr
       }
       if (given.has(name)) continue
       const maker = makers.get(name)
-      if (!maker) throw errors.badModel(`${name} is used but nothing makes it`, `node ${top.node.name || top.node.opType}`, 'a missing initializer or a misspelt name')
+      if (!maker)
+        throw errors.badModel(
+          `${name} is used but nothing makes it`,
+          `node ${top.node.name || top.node.opType}`,
+          'a missing initializer or a misspelt name',
+        )
       if (state.get(maker) === 2) continue
       if (state.get(maker) === 1) throw errors.badModel('the graph has a cycle', `node ${maker.name || maker.opType}`)
       state.set(maker, 1)
@@ -234,6 +249,7 @@ function sortNodes(graph: GraphProto, given: ReadonlyMap<string, Value>): NodePr
 }
 
 interface Scope {
+  readonly asked: ReadonlySet<string>
   readonly b: Builder
   readonly values: Map<string, Value>
   readonly sizes: Sizes
@@ -269,7 +285,10 @@ function readNode(scope: Scope, proto: NodeProto): void {
   if (isDefault && type === 'Constant') {
     const t = constantOf(attributes, scope.load, where)
     const name = outputs[0] ?? ''
-    values.set(name, t ? b.constant(t, name) : { name, ...(scope.declared.get(name) ?? { dtype: 'opaque', shape: null }), data: null, quant: null })
+    values.set(
+      name,
+      t ? b.constant(t, name) : { name, ...(scope.declared.get(name) ?? { dtype: 'opaque', shape: null }), data: null, quant: null },
+    )
     scope.constants.set(name, proto)
     return
   }
@@ -286,7 +305,10 @@ function readNode(scope: Scope, proto: NodeProto): void {
     made = Array.isArray(result) ? (result as readonly (Value | null)[]) : [result as Value]
   } catch (e) {
     const cannotTell = e instanceof Foreign || (e instanceof CompileError && e.code === 'unsupported-model')
-    if (!cannotTell) throw e instanceof CompileError && (e.where === null || !e.where.startsWith('node ')) ? new CompileError(e.code, e.kind, e.what, where, e.hint) : e
+    if (!cannotTell)
+      throw e instanceof CompileError && (e.where === null || !e.where.startsWith('node '))
+        ? new CompileError(e.code, e.kind, e.what, where, e.hint)
+        : e
     reason = (e as Error).message
   }
   if (made) {
@@ -308,11 +330,16 @@ function readNode(scope: Scope, proto: NodeProto): void {
   // Half-made nodes of the rule that gave up have no users and are pruned; the foreign node stands for all of it.
   const captured = capturesOf(proto).flatMap((n) => values.get(n) ?? [])
   const types = outputs.map((n) => scope.declared.get(n) ?? { dtype: 'opaque' as DType, shape: null })
-  const outs = b.add(foreign, [...inputs, ...captured], { type: isDefault ? type : `${proto.domain}:${type}`, reason, payload: proto }, {
-    name: proto.name ?? '',
-    types,
-    outputs: outputs.map((n) => n),
-  })
+  const outs = b.add(
+    foreign,
+    [...inputs, ...captured],
+    { type: isDefault ? type : `${proto.domain}:${type}`, reason, payload: proto },
+    {
+      name: proto.name ?? '',
+      types,
+      outputs: outputs.map((n) => n),
+    },
+  )
   scope.spellings.set(b.nodes.at(-1)!, { proto, nodes: [b.nodes.at(-1)!] })
   outputs.forEach((name, i) => {
     if (name !== '') values.set(name, outs[i]!)
@@ -340,9 +367,20 @@ function constantOf(attributes: ReadonlyMap<string, AttributeProto>, load: LoadE
   }
 }
 
-function nodeReader(scope: Scope, proto: NodeProto, inputs: readonly (Value | null)[], attributes: ReadonlyMap<string, AttributeProto>, where: string): NodeReader {
+function nodeReader(
+  scope: Scope,
+  proto: NodeProto,
+  inputs: readonly (Value | null)[],
+  attributes: ReadonlyMap<string, AttributeProto>,
+  where: string,
+): NodeReader {
   const { b } = scope
-  const made = (proto.output ?? []).filter((n, i, all) => n !== '' || all.slice(i).some((m) => m !== '')).length
+  // Split counts its outputs; for every other op, trailing results that nobody uses do not count.
+  const names = proto.output ?? []
+  const made =
+    proto.opType === 'Split'
+      ? names.length
+      : names.reduce((n, name, i) => (name !== '' && (i === 0 || scope.asked.has(name)) ? i + 1 : n), 0)
   let emitted = 0
   const r: NodeReader = {
     b,
@@ -400,4 +438,3 @@ function nodeReader(scope: Scope, proto: NodeProto, inputs: readonly (Value | nu
   }
   return r
 }
-

@@ -40,7 +40,16 @@ export function createSizes(): Sizes {
       core.slice,
       (n, [x]) => {
         if (!x || n.inputs[0]!.shape?.length !== 1) return null
-        const places = core.slice.eval([core.tensorOf('int64', [x.length], x.map((_, i) => i))], n.attrs)[0]!
+        const places = core.slice.eval(
+          [
+            core.tensorOf(
+              'int64',
+              [x.length],
+              x.map((_, i) => i),
+            ),
+          ],
+          n.attrs,
+        )[0]!
         return Array.from(numbersOf(places) as Float64Array, (i) => x[i]!)
       },
     ],
@@ -52,7 +61,11 @@ export function createSizes(): Sizes {
       if (!out || !(integer(out) || out.dtype === 'bool')) return
       const ins = node.inputs.map((v) => (v ? of(v) : null))
       // Plain arithmetic on known numbers, by the op's own semantics.
-      if (isKnown(out.shape) && core.sizeOf(out.shape) <= LONGEST && node.inputs.every((v, i) => v === null || (ins[i]?.every((d) => typeof d === 'number') && isKnown(v.shape)))) {
+      if (
+        isKnown(out.shape) &&
+        core.sizeOf(out.shape) <= LONGEST &&
+        node.inputs.every((v, i) => v === null || (ins[i]?.every((d) => typeof d === 'number') && isKnown(v.shape)))
+      ) {
         try {
           const tensors = node.inputs.map((v, i) => (v ? core.tensorOf(v.dtype, v.shape as number[], ins[i] as number[]) : null))
           known.set(out, Array.from(numbersOf(node.op.eval(tensors, node.attrs)[0]!) as Float64Array))
@@ -67,4 +80,3 @@ export function createSizes(): Sizes {
     },
   }
 }
-

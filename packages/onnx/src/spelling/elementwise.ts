@@ -3,7 +3,14 @@ import { axisOf, type DType, knownShape, numbersOf, type Op, shapeOf, type Value
 import { codeOf, dtypeOf } from '../proto/tensors.ts'
 import { Foreign, float, int, type NodeReader, type NodeWriter, plain, type Read, string, type Write } from './spelling.ts'
 
-const noAttrs = (op: Op<Record<string, never>>): Read => (r) => r.emit(op, Array.from({ length: r.inputCount }, (_, i) => r.maybe(i)), {})
+const noAttrs =
+  (op: Op<Record<string, never>>): Read =>
+  (r) =>
+    r.emit(
+      op,
+      Array.from({ length: r.inputCount }, (_, i) => r.maybe(i)),
+      {},
+    )
 
 /** Sum, Max, Min: any number of operands, as a chain. */
 const chain =
@@ -34,7 +41,8 @@ const bound = (r: NodeReader, i: number, name: string, fallback: number): number
 const clipRead: Read = (r) => {
   const x = r.input(0)
   const limit = Number.POSITIVE_INFINITY
-  const [min, max] = r.opset < 11 ? [r.float('min', -limit), r.float('max', limit)] : [bound(r, 1, 'min', -limit), bound(r, 2, 'max', limit)]
+  const [min, max] =
+    r.opset < 11 ? [r.float('min', -limit), r.float('max', limit)] : [bound(r, 1, 'min', -limit), bound(r, 2, 'max', limit)]
   // FLT_MAX is how exporters spell "no bound".
   const open = (v: number): number => (Math.abs(v) >= 3.4028234e38 ? Math.sign(v) * limit : v)
   return r.emit(core.clip, [x], { min: open(min), max: open(max) })
@@ -44,7 +52,11 @@ const clipWrite: Write = (w, node, [x], outs) => {
   const { min, max } = node.attrs as { min: number; max: number }
   const dtype = node.inputs[0]!.dtype
   const side = (v: number): string => (Number.isFinite(v) ? w.constant(core.scalar(v, dtype)) : '')
-  w.node('Clip', [x!, side(min), side(max)].filter((s, i, all) => s !== '' || all.slice(i + 1).some((t) => t !== '')), outs)
+  w.node(
+    'Clip',
+    [x!, side(min), side(max)].filter((s, i, all) => s !== '' || all.slice(i + 1).some((t) => t !== '')),
+    outs,
+  )
 }
 
 const castRead: Read = (r) => {
@@ -96,13 +108,24 @@ export const read: Record<string, Read> = {
     const [x, slope] = [r.input(0), r.input(1)]
     const s = shapeOf(slope)
     // Before opset 9 a vector of slopes belongs to the channels.
-    const aligned = r.opset < 9 && s.length === 1 && s[0] !== 1 ? r.emit(core.reshape, [slope], { shape: shapeOf(x).slice(1).map((_, i) => (i === 0 ? -1 : 1)) }) : slope
+    const aligned =
+      r.opset < 9 && s.length === 1 && s[0] !== 1
+        ? r.emit(core.reshape, [slope], {
+            shape: shapeOf(x)
+              .slice(1)
+              .map((_, i) => (i === 0 ? -1 : 1)),
+          })
+        : slope
     return r.emit(core.prelu, [x, aligned], {})
   },
   LeakyRelu: (r) => r.emit(core.leakyRelu, [r.input(0)], { alpha: r.float('alpha', 0.01) }),
   ThresholdedRelu: (r) => r.emit(core.thresholdedRelu, [r.input(0)], { alpha: r.float('alpha', 1) }),
   Elu: (r) => r.emit(core.elu, [r.input(0)], { alpha: r.float('alpha', 1) }),
-  Selu: (r) => r.emit(core.selu, [r.input(0)], { alpha: r.float('alpha', 1.67326319217681884765625), gamma: r.float('gamma', 1.05070102214813232421875) }),
+  Selu: (r) =>
+    r.emit(core.selu, [r.input(0)], {
+      alpha: r.float('alpha', 1.6732631921768188),
+      gamma: r.float('gamma', 1.0507010221481323),
+    }),
   Celu: (r) => r.emit(core.celu, [r.input(0)], { alpha: r.float('alpha', 1) }),
   HardSigmoid: (r) => r.emit(core.hardSigmoid, [r.input(0)], { alpha: r.float('alpha', 0.2), beta: r.float('beta', 0.5) }),
   Gelu: (r) => r.emit(core.gelu, [r.input(0)], { approximate: r.string('approximate', 'none') === 'tanh' }),
@@ -149,7 +172,15 @@ const fakeQuantWrite: Write = (w, node, [x, s], outs) => {
   let by = s!
   if (axis !== null) {
     const shape = shapeOf(value).map((_, i) => (i === axis ? -1 : 1))
-    if (scale.data) by = w.constant(core.tensorOf('float32', shape.map((d) => (d === -1 ? scale.data!.data.length : 1)), numbersOf(scale.data)), 'scale')
+    if (scale.data)
+      by = w.constant(
+        core.tensorOf(
+          'float32',
+          shape.map((d) => (d === -1 ? scale.data!.data.length : 1)),
+          numbersOf(scale.data),
+        ),
+        'scale',
+      )
     else w.node('Reshape', [s!, w.constant(core.tensorOf('int64', [shape.length], shape))], [(by = w.temp('scale'))])
   }
   const [steps, rounded, inside] = [w.temp('steps'), w.temp('rounded'), w.temp('inside')]

@@ -1,7 +1,7 @@
 import * as core from '@dqc/core'
 import { axisOf, type Dim, isConstant, knownShape, type Op, shapeOf, type Value } from '@dqc/core'
-import { axesOf } from './structure.ts'
 import { Foreign, float, int, ints, type NodeReader, plain, type Read, shapeTensor, trimmed, type Write } from './spelling.ts'
+import { axesOf } from './structure.ts'
 
 /** Explicit pads from `pads` or `auto_pad` (ONNX Conv-11: SAME_UPPER puts the odd one at the end, SAME_LOWER at the start). */
 function windowOf(r: NodeReader, kernel: readonly number[], spatial: readonly Dim[]): core.Window {
@@ -21,7 +21,8 @@ function windowOf(r: NodeReader, kernel: readonly number[], spatial: readonly Di
     const large = total.map((p, i) => p - small[i]!)
     pads = auto === 'SAME_UPPER' ? [...small, ...large] : [...large, ...small]
   }
-  if (pads.length !== 2 * rank || strides.length !== rank || dilations.length !== rank) throw new Foreign('strides, pads and dilations do not match the kernel')
+  if (pads.length !== 2 * rank || strides.length !== rank || dilations.length !== rank)
+    throw new Foreign('strides, pads and dilations do not match the kernel')
   return { strides, pads, dilations }
 }
 
@@ -123,7 +124,12 @@ const softmaxRead =
     const axis = axisOf(r.int('axis', r.opset < 13 ? 1 : -1), s.length)
     if (r.opset >= 13 || axis === s.length - 1 || s.slice(axis + 1).every((d) => d === 1)) return r.emit(op, [x], { axis })
     const lead = core.product(s.slice(0, axis))
-    const flat = r.emit(core.reshape, [x], { shape: [typeof lead === 'number' ? lead : axis === 1 ? 0 : -1, knownShape({ dtype: 'float32', shape: [core.product(s.slice(axis))] })[0]!] })
+    const flat = r.emit(core.reshape, [x], {
+      shape: [
+        typeof lead === 'number' ? lead : axis === 1 ? 0 : -1,
+        knownShape({ dtype: 'float32', shape: [core.product(s.slice(axis))] })[0]!,
+      ],
+    })
     return r.emit(core.reshape, [r.emit(op, [flat], { axis: 1 })], { shape: core.reshapeTarget(shapeOf(flat), s) })
   }
 
@@ -281,7 +287,10 @@ export const write: [Op, Write][] = [
   [core.batchNorm, plain('BatchNormalization', (a) => [float('epsilon', a.epsilon)])],
   [core.layerNorm, plain('LayerNormalization', (a) => [int('axis', a.axis), float('epsilon', a.epsilon)])],
   [core.instanceNorm, plain('InstanceNormalization', (a) => [float('epsilon', a.epsilon)])],
-  [core.localResponseNorm, plain('LRN', (a) => [int('size', a.size), float('alpha', a.alpha), float('beta', a.beta), float('bias', a.bias)])],
+  [
+    core.localResponseNorm,
+    plain('LRN', (a) => [int('size', a.size), float('alpha', a.alpha), float('beta', a.beta), float('bias', a.bias)]),
+  ],
   [core.softmax, plain('Softmax', (a) => [int('axis', a.axis)])],
   [core.logSoftmax, plain('LogSoftmax', (a) => [int('axis', a.axis)])],
   ...(

@@ -11,7 +11,12 @@ export interface ContainerGrid {
   readonly highest: number
 }
 
-const limits: Partial<Record<DType, readonly [number, number]>> = { uint8: [0, 255], int8: [-128, 127], uint16: [0, 65535], int16: [-32768, 32767] }
+const limits: Partial<Record<DType, readonly [number, number]>> = {
+  uint8: [0, 255],
+  int8: [-128, 127],
+  uint16: [0, 65535],
+  int16: [-32768, 32767],
+}
 
 /** The grid that scale and zero-point inputs i and i + 1 describe. A missing zero point is an uint8 zero. */
 function gridAt(r: NodeReader, i: number, axis: number | null = null): ContainerGrid {
@@ -71,7 +76,13 @@ const gemmRead: Read = (r) => {
   const [gx, gw] = [gridAt(r, 1), gridAt(r, 4, transB ? 0 : 1)]
   const bias = r.maybe(6)
   const alpha = r.float('alpha', 1)
-  const scale = { scale: gw.scale.map((s) => s * gx.scale[0]! * alpha), zero: [0], axis: gw.scale.length > 1 ? 0 : null, lowest: 0, highest: 0 }
+  const scale = {
+    scale: gw.scale.map((s) => s * gx.scale[0]! * alpha),
+    zero: [0],
+    axis: gw.scale.length > 1 ? 0 : null,
+    lowest: 0,
+    highest: 0,
+  }
   const b = bias && isConstant(bias) ? r.b.constant(dequantizeConstant(bias.data, scale), bias.name) : null
   const y = r.rule('Gemm', [realOf(r, 0, gx), realOf(r, 3, gw), b])
   return r.maybe(7) ? onto(r, y, gridAt(r, 7)) : y

@@ -1,7 +1,7 @@
 import { type Builder, type Dim, type Node, type Op, scalar, type Tensor, tensorOf, type Value } from '@dqc/core'
-import type { ContainerGrid } from './quantized.ts'
 import { type AttributeProto, AttributeType, type NodeProto, type TensorProto } from '../proto/messages.ts'
 import { writeTensor } from '../proto/tensors.ts'
+import type { ContainerGrid } from './quantized.ts'
 
 /** Thrown by a reader rule: this node cannot be told in core's vocabulary, and is carried as it is. */
 export class Foreign extends Error {}

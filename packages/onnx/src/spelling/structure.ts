@@ -29,7 +29,10 @@ const flattenRead: Read = (r) => {
   const s = shapeOf(x)
   const axis = r.int('axis', 1)
   const a = axis < 0 ? axis + s.length : axis
-  if (a === 1 && s.length >= 1) return r.emit(core.reshape, [x], { shape: [s[0] === 0 ? 0 : typeof s[0] === 'string' ? 0 : s[0]!, s[0] === 0 || s.includes(0) ? knownProduct(s.slice(1)) : -1] })
+  if (a === 1 && s.length >= 1)
+    return r.emit(core.reshape, [x], {
+      shape: [s[0] === 0 ? 0 : typeof s[0] === 'string' ? 0 : s[0]!, s[0] === 0 || s.includes(0) ? knownProduct(s.slice(1)) : -1],
+    })
   const lead = knownProduct(s.slice(0, a))
   return r.emit(core.reshape, [x], { shape: [lead, s.includes(0) ? knownProduct(s.slice(a)) : -1] })
 }
@@ -179,16 +182,19 @@ const resizeRead: Read = (r) => {
   }
   if (r.string('keep_aspect_ratio_policy', 'stretch') !== 'stretch') throw new Foreign('keep_aspect_ratio_policy')
   const coordinates = old ? 'asymmetric' : r.string('coordinate_transformation_mode', 'half_pixel')
-  if (!['half_pixel', 'pytorch_half_pixel', 'align_corners', 'asymmetric', 'half_pixel_symmetric'].includes(coordinates)) throw new Foreign(`coordinates ${coordinates}`)
+  if (!['half_pixel', 'pytorch_half_pixel', 'align_corners', 'asymmetric', 'half_pixel_symmetric'].includes(coordinates))
+    throw new Foreign(`coordinates ${coordinates}`)
   if (!scales && !sizes) throw new Foreign('sizes are computed at run time')
   const mode = r.string('mode', 'nearest')
   const fixed = sizes?.map((d, i) => (typeof d === 'number' && d !== s[i] ? d : null)) ?? s.map(() => null)
-  const ratio = scales ?? s.map((d, i) => {
-    const to = sizes![i]!
-    if (to === d) return 1
-    if (typeof d !== 'number' || typeof to !== 'number') throw new Foreign('a symbolic size is resized')
-    return to / d
-  })
+  const ratio =
+    scales ??
+    s.map((d, i) => {
+      const to = sizes![i]!
+      if (to === d) return 1
+      if (typeof d !== 'number' || typeof to !== 'number') throw new Foreign('a symbolic size is resized')
+      return to / d
+    })
   return r.emit(core.resize, [x], {
     sizes: fixed,
     scales: ratio,
@@ -227,12 +233,14 @@ export const read: Record<string, Read> = {
     const [x, i] = [r.input(0), r.input(1)]
     return r.emit(core.gather, [x, i], { axis: axisOf(r.int('axis', 0), shapeOf(x).length) })
   },
-  GatherElements: (r) => r.emit(core.gatherElements, [r.input(0), r.input(1)], { axis: axisOf(r.int('axis', 0), shapeOf(r.input(0)).length) }),
+  GatherElements: (r) =>
+    r.emit(core.gatherElements, [r.input(0), r.input(1)], { axis: axisOf(r.int('axis', 0), shapeOf(r.input(0)).length) }),
   ScatterElements: (r) => {
     if (r.string('reduction', 'none') !== 'add') throw new Foreign('a scatter that replaces')
     return r.emit(core.scatterAdd, [r.input(0), r.input(1), r.input(2)], { axis: axisOf(r.int('axis', 0), shapeOf(r.input(0)).length) })
   },
-  DepthToSpace: (r) => r.emit(core.depthToSpace, [r.input(0)], { block: r.int('blocksize'), mode: r.string('mode', 'DCR') as 'DCR' | 'CRD' }),
+  DepthToSpace: (r) =>
+    r.emit(core.depthToSpace, [r.input(0)], { block: r.int('blocksize'), mode: r.string('mode', 'DCR') as 'DCR' | 'CRD' }),
   SpaceToDepth: (r) => r.emit(core.spaceToDepth, [r.input(0)], { block: r.int('blocksize') }),
   Shape: (r) => r.emit(core.shape, [r.input(0)], { start: r.int('start', 0), end: r.has('end') ? r.int('end') : null }),
   ConstantOfShape: constantOfShapeRead,
@@ -274,7 +282,10 @@ export const write: [Op, Write][] = [
       w.node('Slice', [x!, ...[a.starts, a.ends, a.axes, a.steps].map((v) => w.constant(shapeTensor(v)))], outs)
     },
   ],
-  [core.split, (w, node, [x], outs) => w.node('Split', [x!, w.constant(shapeTensor(node.attrs.sizes))], outs, [int('axis', node.attrs.axis)])],
+  [
+    core.split,
+    (w, node, [x], outs) => w.node('Split', [x!, w.constant(shapeTensor(node.attrs.sizes))], outs, [int('axis', node.attrs.axis)]),
+  ],
   [
     core.pad,
     (w, node, [x], outs) => {

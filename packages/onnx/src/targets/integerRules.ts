@@ -1,5 +1,16 @@
 import * as core from '@dqc/core'
-import { containerZero, isConstant, type Node, numbersOf, type Op, type QuantParams, shapeOf, type Tensor, tensorOf, type Value } from '@dqc/core'
+import {
+  containerZero,
+  isConstant,
+  type Node,
+  numbersOf,
+  type Op,
+  type QuantParams,
+  shapeOf,
+  type Tensor,
+  tensorOf,
+  type Value,
+} from '@dqc/core'
 import { int4Tensor } from '../proto/tensors.ts'
 import { int, ints, type NodeWriter, shapeTensor, trimmed, type Write } from '../spelling/spelling.ts'
 
@@ -10,7 +21,8 @@ export const MICROSOFT = 'com.microsoft'
 export type Format = 'qoperator' | 'qdq'
 
 const uint8 = (v: number): Tensor => tensorOf('uint8', [], [v])
-const scaleOf = (w: NodeWriter, q: QuantParams): string => w.constant(q.axis === null ? core.scalar(q.scale[0]!) : tensorOf('float32', [q.scale.length], q.scale), 'scale')
+const scaleOf = (w: NodeWriter, q: QuantParams): string =>
+  w.constant(q.axis === null ? core.scalar(q.scale[0]!) : tensorOf('float32', [q.scale.length], q.scale), 'scale')
 const zeroOf = (w: NodeWriter, q: QuantParams): string => w.constant(uint8(containerZero(q)), 'zero')
 
 /** Steps → uint8 container. */
@@ -28,7 +40,11 @@ function clamped(w: NodeWriter, q: QuantParams, out: string, make: (to: string) 
   const wide = w.temp('wide')
   make(wide)
   // A saturating kernel already stops at the container's own ends.
-  w.node('Clip', q.lo + z === 0 ? [wide, '', w.constant(uint8(q.hi + z))] : [wide, w.constant(uint8(q.lo + z)), w.constant(uint8(q.hi + z))], [out])
+  w.node(
+    'Clip',
+    q.lo + z === 0 ? [wide, '', w.constant(uint8(q.hi + z))] : [wide, w.constant(uint8(q.lo + z)), w.constant(uint8(q.hi + z))],
+    [out],
+  )
 }
 
 /** A constant operand on its grid, in the container that activations use. */
@@ -47,7 +63,8 @@ function weight(w: NodeWriter, v: Value, name: string, packed: boolean): string 
   return wide
 }
 
-const weightZeros = (w: NodeWriter, q: QuantParams): string => w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
+const weightZeros = (w: NodeWriter, q: QuantParams): string =>
+  w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
 
 const quantOf = (v: Value | null | undefined): QuantParams => {
   core.invariant(v?.quant, `${v?.name} has no grid`)
@@ -70,12 +87,24 @@ const dequantized = (w: NodeWriter, v: Value, name: string, as = operand(w, v, n
 /** Weights or bias between DequantizeLinear: the runtime's fusion takes the integers. */
 const dequantizedConstant = (w: NodeWriter, v: Value, name: string, zero: string, axis: number | null): string => {
   const out = w.temp('real')
-  w.node('DequantizeLinear', zero === '' ? [name, scaleOf(w, quantOf(v))] : [name, scaleOf(w, quantOf(v)), zero], [out], axis === null ? [] : [int('axis', axis)])
+  w.node(
+    'DequantizeLinear',
+    zero === '' ? [name, scaleOf(w, quantOf(v))] : [name, scaleOf(w, quantOf(v)), zero],
+    [out],
+    axis === null ? [] : [int('axis', axis)],
+  )
   return out
 }
 
 /** A float op between conversions. */
-function between(w: NodeWriter, node: Node, out: string, type: string, reals: readonly string[], attributes: Parameters<NodeWriter['node']>[3]): void {
+function between(
+  w: NodeWriter,
+  node: Node,
+  out: string,
+  type: string,
+  reals: readonly string[],
+  attributes: Parameters<NodeWriter['node']>[3],
+): void {
   const q = quantOf(node.outputs[0])
   const y = w.temp('real')
   w.node(type, trimmed(reals), [y], attributes)
@@ -87,7 +116,12 @@ const convRule =
   (w, node, [x, wn, bn], [out]) => {
     const a = node.attrs as core.ConvAttrs
     const [vx, vw, vb] = node.inputs as [Value, Value, Value | null]
-    const attributes = [...windowAttrs(a), ints('dilations', a.dilations), int('group', a.group), ints('kernel_shape', shapeOf(vw).slice(2) as number[])]
+    const attributes = [
+      ...windowAttrs(a),
+      ints('dilations', a.dilations),
+      int('group', a.group),
+      ints('kernel_shape', shapeOf(vw).slice(2) as number[]),
+    ]
     const stored = weight(w, vw, wn!, packed)
     if (format === 'qdq') {
       const real = dequantizedConstant(w, vw, stored, weightZeros(w, vw.quant!), vw.quant!.axis === null ? null : 0)
@@ -99,7 +133,17 @@ const convRule =
     clamped(w, q, out!, (to) =>
       w.node(
         'QLinearConv',
-        trimmed([x!, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), stored, scaleOf(w, vw.quant!), weightZeros(w, vw.quant!), scaleOf(w, q), zeroOf(w, q), bn ?? '']),
+        trimmed([
+          x!,
+          scaleOf(w, quantOf(vx)),
+          zeroOf(w, quantOf(vx)),
+          stored,
+          scaleOf(w, vw.quant!),
+          weightZeros(w, vw.quant!),
+          scaleOf(w, q),
+          zeroOf(w, q),
+          bn ?? '',
+        ]),
         [to],
         attributes,
       ),
@@ -126,7 +170,17 @@ const denseRule =
       clamped(w, q, to, (dst) =>
         w.node(
           'QGemm',
-          [from, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), stored, scaleOf(w, vw.quant!), weightZeros(w, vw.quant!), bn ?? '', scaleOf(w, q), zeroOf(w, q)],
+          [
+            from,
+            scaleOf(w, quantOf(vx)),
+            zeroOf(w, quantOf(vx)),
+            stored,
+            scaleOf(w, vw.quant!),
+            weightZeros(w, vw.quant!),
+            bn ?? '',
+            scaleOf(w, q),
+            zeroOf(w, q),
+          ],
           [dst],
           [int('transB', 1)],
           MICROSOFT,
@@ -159,7 +213,13 @@ const poolRule =
       return
     }
     clamped(w, q, out!, (to) =>
-      w.node(kernel, [x!, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), scaleOf(w, q), zeroOf(w, q)], [to], [...(attributes(node.attrs) ?? []), int('channels_last', 0)], MICROSOFT),
+      w.node(
+        kernel,
+        [x!, scaleOf(w, quantOf(vx)), zeroOf(w, quantOf(vx)), scaleOf(w, q), zeroOf(w, q)],
+        [to],
+        [...(attributes(node.attrs) ?? []), int('channels_last', 0)],
+        MICROSOFT,
+      ),
     )
   }
 

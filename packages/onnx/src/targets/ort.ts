@@ -1,5 +1,5 @@
-import { type Artifact, type Graph, isConstant, type Node, shapeOf, type Target } from '@dqc/core'
 import * as core from '@dqc/core'
+import { type Artifact, type Graph, isConstant, type Node, shapeOf, type Target } from '@dqc/core'
 import { writeModel } from '../write/write.ts'
 import { type Format, integerRules, MICROSOFT } from './integerRules.ts'
 
@@ -24,22 +24,20 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
     supports: (node: Node) => {
       if (lacking.has(node.op)) return false
       // QLinearAveragePool has no dilations; QLinear sums of more than the runtime's broadcast rules are not needed.
-      if (node.op === core.averagePool) return (node.attrs as core.AveragePoolAttrs).dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
+      if (node.op === core.averagePool)
+        return (node.attrs as core.AveragePoolAttrs).dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
       if (node.op === core.globalAveragePool) return shapeOf(node.inputs[0]).length === 4
       if (node.op === core.gather) return isConstant(node.inputs[1])
       return true
     },
     emit(graph: Graph<'integer'>, stem, metadata): Artifact {
-      const bytes = writeModel(
-        graph,
-        {
-          rules: integerRules({ format: options.format, packed: options.packedWeights }),
-          metadata,
-          domains: { [MICROSOFT]: 1 },
-          dtypeOf: (v) => (v.quant ? 'uint8' : v.dtype),
-          producer: { name: 'dqc', version: options.version },
-        },
-      )
+      const bytes = writeModel(graph, {
+        rules: integerRules({ format: options.format, packed: options.packedWeights }),
+        metadata,
+        domains: { [MICROSOFT]: 1 },
+        dtypeOf: (v) => (v.quant ? 'uint8' : v.dtype),
+        producer: { name: 'dqc', version: options.version },
+      })
       return { files: [{ path: `${stem}.onnx`, bytes }], storage: { weights: options.packedWeights ? 4 : 8, activations: 8 } }
     },
   }

@@ -1,5 +1,14 @@
 import { type DType, errors, type Graph, type Node, type Op, type Tensor, type Value } from '@dqc/core'
-import { encodeModel, type GraphProto, type ModelProto, type NodeProto, type TensorProto, toNumber, type TypeProto, type ValueInfoProto } from '../proto/messages.ts'
+import {
+  encodeModel,
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  type TensorProto,
+  type TypeProto,
+  toNumber,
+  type ValueInfoProto,
+} from '../proto/messages.ts'
 import { codeOf, writeTensor } from '../proto/tensors.ts'
 import { capturesOf, type OnnxOrigin, onnxOriginOf } from '../read/read.ts'
 import { writes } from '../spelling/index.ts'
@@ -96,7 +105,9 @@ function valueInfo(name: string, v: Value, dtype: DType): ValueInfoProto {
   const type: TypeProto = {
     tensorType: {
       elemType: codeOf(dtype),
-      ...(v.shape ? { shape: { dim: v.shape.map((d) => (typeof d === 'number' ? { dimValue: d } : d === '?' ? {} : { dimParam: d })) } } : {}),
+      ...(v.shape
+        ? { shape: { dim: v.shape.map((d) => (typeof d === 'number' ? { dimValue: d } : d === '?' ? {} : { dimParam: d })) } }
+        : {}),
     },
   }
   return { name, type }
@@ -147,11 +158,21 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
 
   const writer: GraphWriter = {
     node(type, inputs, outputs, attributes = [], domain = '') {
-      nodes.push({ opType: type, name: `${type}_${nodes.length}`, input: [...inputs], output: [...outputs], attribute: [...attributes], ...(domain ? { domain } : {}) })
+      nodes.push({
+        opType: type,
+        name: `${type}_${nodes.length}`,
+        input: [...inputs],
+        output: [...outputs],
+        attribute: [...attributes],
+        ...(domain ? { domain } : {}),
+      })
     },
     temp: (stem) => fresh(`${stem}_t`),
     constant(t: Tensor, stem = 'c') {
-      const key = t.data.length <= 64 ? `${t.dtype}[${t.shape}]${Array.from(t.data as Float32Array, (x) => (Object.is(x, -0) ? '-0' : String(x)))}` : null
+      const key =
+        t.data.length <= 64
+          ? `${t.dtype}[${t.shape}]${Array.from(t.data as Float32Array, (x) => (Object.is(x, -0) ? '-0' : String(x)))}`
+          : null
       const have = key === null ? undefined : shared.get(key)
       if (have) return have
       const n = fresh(stem)
@@ -181,7 +202,11 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
             writer.node('Identity', [ins[k]!], [c])
           }
         }
-        nodes.push({ ...proto, input: ins.slice(0, (proto.input ?? []).length), output: outs.map((o, i) => (proto.output?.[i] === '' ? '' : o)) })
+        nodes.push({
+          ...proto,
+          input: ins.slice(0, (proto.input ?? []).length),
+          output: outs.map((o, i) => (proto.output?.[i] === '' ? '' : o)),
+        })
         return
       }
       const rule = options.rules?.get(node.op) ?? writes.get(node.op)
