@@ -12,6 +12,7 @@ import {
   type Node,
   preprocess,
   type QuantizedNetwork,
+  quantize,
   quantizeNetwork,
   roundHalfEven,
   type Tensor,
@@ -32,6 +33,8 @@ export interface ConvertResult {
   readonly files: ReadonlyMap<string, Uint8Array>
 }
 
+/** Share of outputs that may differ where float islands feed quantizers. */
+const ISLAND_TOLERANCE = 0.02
 /** Multiply–accumulates that the integer reference may take for the agreement check, and its most samples. */
 const REFERENCE = { macs: 4e9, samples: 256 }
 
@@ -86,7 +89,7 @@ async function run(engine: OnnxEngine, path: string | Uint8Array, o: ConvertOpti
   const opened = openModel(path, o.shapes ? { shapes: o.shapes } : {})
   refuseQuantized(opened)
   const original = await loadOriginal(engine, opened)
-  const setting = createSetting(opened.graph, opened.fixedBatch, o)
+  const setting = createSetting(opened.graph, opened.fixedBatch, o, true)
   const { graph, batch } = await prepareModel(engine, opened, original, setting.random.fork('lift'))
   checkWeights(graph)
   const context = { ...setting, batch: typeof batch === 'number' ? batch : setting.batch }
@@ -225,7 +228,13 @@ async function toTarget(
     }
   }
   const agreement = await agree(network.integer, integerIO ? viaContainer(raw, network.integer) : raw, sampled())
-  if (agreement.mismatches > 0)
+  // Float islands round differently in every runtime, and a value near a rounding border then lands on the next step.
+  const islands = feedsIslands(network.integer)
+  if (islands && agreement.mismatches > 0)
+    notes.push(
+      `float islands inside the network: ${agreement.mismatches} of ${agreement.compared} output elements differ from the integer reference, by up to ${agreement.maxErrorSteps.toPrecision(3)} steps`,
+    )
+  if (agreement.mismatches > (islands ? ISLAND_TOLERANCE * agreement.compared : 0))
     throw errors.recheckFailed(
       `${agreement.mismatches} of ${agreement.compared} output elements differ from the integer reference, by up to ${agreement.maxErrorSteps.toPrecision(3)} steps`,
       stem,
@@ -275,6 +284,9 @@ async function toTarget(
   if (folder !== null) staging.stage(join(folder, `${stem}.report.json`), `${JSON.stringify(report, null, 2)}\n`)
   return report
 }
+
+/** Whether real numbers computed inside the network are quantized again. */
+const feedsIslands = (g: Graph<'integer'>): boolean => g.nodes.some((n) => n.op === quantize && !g.inputs.includes(n.inputs[0]!))
 
 /** Options that shape the result: no callbacks, no folders. */
 function publicOptions(o: ConvertOptions): Record<string, unknown> {

@@ -36,7 +36,7 @@ export async function evaluate(model: string | Uint8Array, options: EvaluateOpti
     const opened = openModel(model, options.shapes ? { shapes: options.shapes } : {})
     const real = realInput(opened)
     const runner = real.wrap(await loadOriginal(engine, opened))
-    const setting = createSetting(real.graph, opened.fixedBatch, options)
+    const setting = createSetting(real.graph, opened.fixedBatch, options, false)
     const notes: string[] = []
     if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
     const gradients = options.surrogate

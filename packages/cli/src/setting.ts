@@ -48,7 +48,12 @@ const activationsOf = (graph: Graph): number =>
   )
 
 /** Opens the data (or makes some), decides how much of it is used, and what the network is for. */
-export function createSetting(graph: Graph, fixedBatch: number | null, o: CommonOptions & { calibSamples?: number }): Setting {
+export function createSetting(
+  graph: Graph,
+  fixedBatch: number | null,
+  o: CommonOptions & { calibSamples?: number },
+  calibrates: boolean,
+): Setting {
   const seed = o.seed ?? 0
   const random = createRandom(seed)
   const macs = countMacs(graph)
@@ -62,7 +67,7 @@ export function createSetting(graph: Graph, fixedBatch: number | null, o: Common
     )
   const made = (values: number): number => (o.data ? Number.POSITIVE_INFINITY : affordable(DRAWN.values, values, DRAWN.most, DRAWN.least))
   const cleanCount = o.samples ?? affordable(BUDGET.clean, macs, 1000, FEWEST.clean)
-  const split = o.data ? splitSources(openData(o.data), o.evalData ? openData(o.evalData) : null, random) : null
+  const split = o.data ? splitSources(openData(o.data), o.evalData ? openData(o.evalData) : null, calibrates, random) : null
   const shape = itemShape(graph, split?.evaluation ?? null, o)
   const layout = layoutOf(shape, o.layout)
   const values = shape.reduce((p, d) => p * d, 1)

@@ -188,8 +188,16 @@ export interface Split {
 /** Share of an unsplit source that is held out for evaluation. */
 const HELD_OUT = 0.5
 
-/** Training files calibrate, test files are evaluated; unsplit sources take a second one, or are split by seed. */
-export function splitSources(main: Sources, evaluation: Sources | null, random: Random): Split {
+/**
+ * Training files calibrate, test files are evaluated; unsplit sources take a second one, or are split by seed. Where nothing is calibrated,
+ * all of an unsplit source is evaluated.
+ */
+export function splitSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {
+  if (!calibrates) {
+    const all = evaluation ?? main
+    const source = all.test ?? all.all ?? all.train!
+    return { calibration: source, evaluation: source }
+  }
   const train = main.train ?? main.all ?? main.test!
   if (evaluation) return { calibration: train, evaluation: evaluation.test ?? evaluation.all ?? evaluation.train! }
   if (main.train && main.test) return { calibration: main.train, evaluation: main.test }

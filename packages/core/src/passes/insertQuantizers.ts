@@ -45,7 +45,12 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     !spec.exclude(n) &&
     n.outputs.every((v) => v.dtype === 'float32') &&
     n.inputs.every((v) => v === null || v.dtype === 'float32' || isConstant(v))
-  const side = (n: Node): Side => (!able(n) ? 'float' : !isLayer(n) ? 'either' : constantWeights(n) ? 'integer' : 'float')
+  // A clamp behind a float op belongs to it: quantized behind the clamp, the value loses nothing twice.
+  const behindFloat = (n: Node): boolean => {
+    const maker = n.op.clamp && n.inputs[0] ? uses.producer(n.inputs[0]) : null
+    return maker !== null && (isLayer(maker) ? !able(maker) || !constantWeights(maker) : !able(maker))
+  }
+  const side = (n: Node): Side => (!able(n) || behindFloat(n) ? 'float' : !isLayer(n) ? 'either' : constantWeights(n) ? 'integer' : 'float')
   const integer = assignIslands(graph, side, spec.integerIO)
 
   // Values that share one grid.

@@ -120,7 +120,18 @@ export const read: Record<string, Read> = {
       const c = r.constant(i)
       return c ? (c[0]! - g.zero[0]!) * g.scale[0]! : open
     }
-    return r.emit(core.clip, [r.input(0)], { min: real(1, Number.NEGATIVE_INFINITY), max: real(2, Number.POSITIVE_INFINITY) })
+    const [min, max] = [real(1, Number.NEGATIVE_INFINITY), real(2, Number.POSITIVE_INFINITY)]
+    // A Clip right behind a quantizer narrows its grid: one quantizer, whose gradient ends where the narrow grid ends.
+    const maker = r.b.producer(r.input(0))
+    if (maker?.op !== core.fakeQuant || maker.attrs.axis !== null) return r.emit(core.clip, [r.input(0)], { min, max })
+    const attrs = maker.attrs as core.FakeQuantAttrs
+    const steps = (v: number): number => Math.round(v / g.scale[0]!)
+    const narrow = {
+      ...attrs,
+      lo: Math.max(attrs.lo, min === Number.NEGATIVE_INFINITY ? attrs.lo : steps(min)),
+      hi: Math.min(attrs.hi, max === Number.POSITIVE_INFINITY ? attrs.hi : steps(max)),
+    }
+    return r.emit(core.fakeQuant, maker.inputs, narrow)
   },
   QLinearConv: convRead,
   QLinearMatMul: (r) => onto(r, r.rule('MatMul', [realOf(r, 0, gridAt(r, 1)), realOf(r, 3, gridAt(r, 4, 1))]), gridAt(r, 6)),

@@ -46,6 +46,8 @@ export interface NodeWriter {
   /** The name of a new initializer; equal small tensors are written once. */
   constant(t: Tensor, stem?: string): string
   raw(t: TensorProto): string
+  /** Whether a value is a result of the whole graph. */
+  isOutput(v: Value): boolean
   /** The file must declare at least this version of the default operator set. */
   atLeast(opset: number): void
 }

@@ -251,7 +251,19 @@ export function integerRules(rules: Rules): ReadonlyMap<Op, Write> {
       core.dequantize,
       (w, node, [x], [out]) => {
         const q = quantOf(node.inputs[0])
-        w.node('DequantizeLinear', [operand(w, node.inputs[0]!, x!), scaleOf(w, q), zeroOf(w, q)], [out!])
+        const from = operand(w, node.inputs[0]!, x!)
+        if (w.isOutput(node.outputs[0]!)) {
+          w.node('DequantizeLinear', [from, scaleOf(w, q), zeroOf(w, q)], [out!])
+          return
+        }
+        // Into a float island the same arithmetic goes as Cast, Sub, Mul: between DequantizeLinear and QuantizeLinear the runtime would
+        // quantize the island itself, float weights included.
+        const z = containerZero(q)
+        const raw = w.temp('raw')
+        w.node('Cast', [from], [raw], [int('to', 1)])
+        const centred = z === 0 ? raw : w.temp('centred')
+        if (z !== 0) w.node('Sub', [raw, w.constant(core.scalar(z))], [centred])
+        w.node('Mul', [centred, scaleOf(w, q)], [out!])
       },
     ],
     [core.intConv, convRule(rules)],

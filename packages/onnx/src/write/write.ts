@@ -185,6 +185,7 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
       initializers.push({ ...t, name: n })
       return n
     },
+    isOutput: (v) => graph.outputs.includes(v),
     atLeast(version) {
       opset = Math.max(opset, version)
     },

@@ -1,0 +1,211 @@
+/**
+ * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, convert, ablation.
+ * Peers are Python packages of $DQC_PYTHON (default python3); without them a benchmark says which comparison it left out.
+ * Real models and data come from ../shared (or $DQC_SHARED).
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { attackStep, createRandom, liftBatch, prepare, sizeOf, tensorOf } from '@dqc/core'
+import { readModel } from '@dqc/onnx'
+import { createOnnxEngine } from '@dqc/onnx/engine'
+import { type ConvertOptions, convert } from 'dqc'
+import ort from 'onnxruntime-node'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+const root = resolve(here, '..')
+const shared = process.env['DQC_SHARED'] ?? resolve(root, '..', 'shared')
+const python = process.env['DQC_PYTHON'] ?? 'python3'
+const cifar = join(shared, 'data/cifar10-exact')
+const models: Record<string, Partial<ConvertOptions>> = {
+  vnncomp_cifar10_resnet_2b: { mean: [0.4914, 0.4822, 0.4465], std: [0.2471, 0.2435, 0.2616] },
+  vnncomp_oval21_cifar_base_kw: { mean: [0.485, 0.456, 0.406], std: [0.225] },
+  vnncomp_marabou_cifar10_small: {},
+}
+const path = (name: string): string => join(shared, 'models/onnx', `${name}.onnx`)
+const main = 'vnncomp_cifar10_resnet_2b'
+const work = mkdtempSync(join(tmpdir(), 'dqc-bench-'))
+process.on('exit', () => rmSync(work, { recursive: true, force: true }))
+
+const has = (...packages: string[]): boolean => spawnSync(python, ['-c', packages.map((p) => `import ${p}`).join(';')]).status === 0
+const percent = (v: number): string => (100 * v).toFixed(1)
+const median = (v: readonly number[]): number => [...v].sort((a, b) => a - b)[v.length >> 1]!
+
+/** Runs a command; wall seconds and peak resident memory of the process, in MiB (Linux). */
+function timed(command: string, args: readonly string[]): Promise<{ seconds: number; mib: number; out: string }> {
+  return new Promise((done, fail) => {
+    const start = process.hrtime.bigint()
+    const child = spawn(command, args)
+    let mib = 0
+    let out = ''
+    child.stdout.on('data', (d) => (out += d))
+    let err = ''
+    child.stderr.on('data', (d) => (err += d))
+    const watch = setInterval(() => {
+      try {
+        mib = Math.max(mib, Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? 0) / 1024)
+      } catch {
+        // The process has just ended.
+      }
+    }, 5)
+    child.on('close', (code) => {
+      clearInterval(watch)
+      if (code !== 0) fail(new Error(`${command} ${args.join(' ')}: exit ${code}\n${err}`))
+      else done({ seconds: Number(process.hrtime.bigint() - start) / 1e9, mib, out })
+    })
+  })
+}
+
+/** The emitted 8-bit file against the float file, onnxruntime-node, one thread, alternating. */
+async function speed(): Promise<void> {
+  const { files } = await convert(path(main), {
+    ...models[main],
+    bits: 8,
+    data: cifar,
+    calibSamples: 256,
+    samples: 16,
+    attacks: [],
+    out: null,
+  })
+  const options = { intraOpNumThreads: 1 }
+  const sessions = {
+    float: await ort.InferenceSession.create(readFileSync(path(main)), options),
+    int8: await ort.InferenceSession.create([...files.values()][0]!, options),
+  }
+  const x = new ort.Tensor('float32', new Float32Array(3072).fill(0.3), [1, 3, 32, 32])
+  const times = { float: [] as number[], int8: [] as number[] }
+  for (let round = 0; round < 60; round++)
+    for (const [name, s] of Object.entries(sessions) as ['float' | 'int8', ort.InferenceSession][]) {
+      const start = process.hrtime.bigint()
+      for (let i = 0; i < 50; i++) await s.run({ [s.inputNames[0]!]: x })
+      if (round >= 10) times[name].push(Number(process.hrtime.bigint() - start) / 50e3)
+    }
+  const [f, q] = [median(times.float), median(times.int8)]
+  console.log(
+    `speed: ${main}, one image, one thread: float ${f.toFixed(0)} µs, 8 bits ${q.toFixed(0)} µs, ${(f / q).toFixed(2)}× faster (floor 1.3×)`,
+  )
+}
+
+/** PGD steps per second, the whole step (forward, backward, projection) as one graph, against PyTorch with the same weights. */
+async function attack(): Promise<void> {
+  const threads = 2
+  const batch = 64
+  const raw = readModel(new Uint8Array(readFileSync(path(main))))
+  const graph = prepare(liftBatch(raw) ?? raw)
+  const engine = createOnnxEngine({ threads })
+  const one = tensorOf('float32', [1, 1, 1, 1], [1])
+  const step = await engine.load(attackStep(graph, { scale: one, shift: tensorOf('float32', [1, 1, 1, 1], [0]) }, 'classify', 'linf'))
+  const random = createRandom(1)
+  const shape = [batch, 3, 32, 32]
+  const x0 = tensorOf(
+    'float32',
+    shape,
+    Float32Array.from({ length: sizeOf(shape) }, () => random.uniform()),
+  )
+  const y = new Float32Array(batch * 10)
+  for (let i = 0; i < batch; i++) y[i * 10 + (i % 10)] = 1
+  const target = tensorOf('float32', [batch, 10], y)
+  const measure = async (steps: number): Promise<number> => {
+    let x = x0
+    const start = process.hrtime.bigint()
+    for (let s = 0; s < steps; s++)
+      x = (await step([x, x0, target, tensorOf('float32', [], [8 / 255]), tensorOf('float32', [], [1 / 255])]))[0]!
+    return (batch * steps) / (Number(process.hrtime.bigint() - start) / 1e9)
+  }
+  await measure(20)
+  const peer = has('torch', 'onnx2torch')
+  const ours: number[] = []
+  const theirs: number[] = []
+  for (let round = 0; round < 3; round++) {
+    ours.push(await measure(60))
+    if (peer)
+      theirs.push(Number((await timed(python, [join(here, 'peer_attack.py'), path(main), String(batch), '60', String(threads)])).out))
+  }
+  await engine.close()
+  const mine = median(ours)
+  console.log(
+    peer
+      ? `attack: PGD steps on ${main}, batch ${batch}, ${threads} threads: dqc ${mine.toFixed(0)} images/s, PyTorch ${median(theirs).toFixed(0)} images/s, ${(mine / median(theirs)).toFixed(2)}× (floor 1×)`
+      : `attack: dqc ${mine.toFixed(0)} images/s; PyTorch left out: ${python} has no torch and onnx2torch`,
+  )
+}
+
+/** A whole conversion at 8 bits with 512 calibration images against onnxruntime.quantization.quantize_static. */
+async function conversion(): Promise<void> {
+  const o = models[main]!
+  const ours = [
+    join(root, 'packages/cli/bin/dqc.mjs'),
+    'convert',
+    path(main),
+    '--bits',
+    '8',
+    '--data',
+    cifar,
+    '--calib-samples',
+    '512',
+    '--samples',
+    '1',
+    '--attack',
+    'none',
+    '--mean',
+    o.mean!.join(),
+    '--std',
+    o.std!.join(),
+    '-o',
+    work,
+    '--quiet',
+  ]
+  const peer = has('onnxruntime', 'onnx', 'numpy')
+  const mine: { seconds: number; mib: number }[] = []
+  const theirs: { seconds: number; mib: number }[] = []
+  for (let round = 0; round < 3; round++) {
+    mine.push(await timed(process.execPath, ours))
+    if (peer)
+      theirs.push(
+        await timed(python, [join(here, 'peer_convert.py'), path(main), join(cifar, 'data_batch_1.bin'), join(work, 'peer.onnx')]),
+      )
+  }
+  const of = (v: typeof mine): { s: number; m: number } => ({ s: median(v.map((t) => t.seconds)), m: median(v.map((t) => t.mib)) })
+  const [a, b] = [of(mine), peer ? of(theirs) : null]
+  console.log(
+    b
+      ? `convert: ${main}, 8 bits, 512 images: dqc ${a.s.toFixed(2)} s and ${a.m.toFixed(0)} MiB, quantize_static ${b.s.toFixed(2)} s and ${b.m.toFixed(0)} MiB: ${(a.s / b.s).toFixed(2)} of the time, ${(a.m / b.m).toFixed(2)} of the memory (limit 0.5 each)`
+      : `convert: dqc ${a.s.toFixed(2)} s, ${a.m.toFixed(0)} MiB; quantize_static left out: ${python} has no onnxruntime, onnx and numpy`,
+  )
+}
+
+/** What each part is worth: clean accuracy on 1,000 test images with 1,000 calibration images, no fine-tuning. */
+async function ablation(): Promise<void> {
+  const variants: [string, Partial<ConvertOptions>][] = [
+    ['default', {}],
+    ['equalization always', { equalize: 'on' }],
+    ['no equalization', { equalize: 'off' }],
+    ['no bias correction', { biasCorrection: false }],
+    ['neither', { equalize: 'off', biasCorrection: false }],
+    ['minmax, neither', { observer: 'minmax', equalize: 'off', biasCorrection: false }],
+    ['minmax', { observer: 'minmax' }],
+    ['percentile', { observer: 'percentile' }],
+    ['entropy', { observer: 'entropy' }],
+  ]
+  for (const name of Object.keys(models)) {
+    console.log(`\n${name}\n| variant | float | 8 bits | 4 bits | 3 bits |\n|---|---|---|---|---|`)
+    for (const [label, o] of variants) {
+      const cells: string[] = []
+      for (const bits of [8, 4, 3]) {
+        const r = (
+          await convert(path(name), { ...models[name], ...o, bits, data: cifar, calibSamples: 1000, samples: 1000, attacks: [], out: null })
+        ).reports[0]!
+        if (cells.length === 0) cells.push(percent(r.before.clean))
+        cells.push(percent(r.after.clean))
+      }
+      console.log(`| ${label} | ${cells.join(' | ')} |`)
+    }
+  }
+}
+
+const all = { speed, attack, convert: conversion, ablation }
+const wanted = process.argv.slice(2)
+if (!existsSync(path(main))) console.log(`left out: ${path(main)} is not here (set DQC_SHARED)`)
+else for (const [name, run] of Object.entries(all)) if (wanted.length === 0 || wanted.includes(name)) await run()

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { writeModel } from '@dqc/onnx'
+import Ajv2020 from 'ajv/dist/2020.js'
+import { CompileError, type ConvertOptions, convert, evaluate, inspect, type Report } from 'dqc'
+import { smallNetwork } from '../support/models.ts'
+import { ROOT } from '../support/paths.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'dqc-convert-'))
+after(() => rmSync(dir, { recursive: true, force: true }))
+const digits = join(ROOT, 'examples/digits/digits.onnx')
+const data = join(ROOT, 'examples/digits/data')
+const quick = { data, samples: 200, calibSamples: 128, attacks: [], out: null } satisfies Partial<ConvertOptions>
+const schema = JSON.parse(readFileSync(join(ROOT, 'packages/cli/report.schema.json'), 'utf8'))
+const ajv = new Ajv2020.default({ strict: true, allErrors: true })
+const valid = ajv.compile(schema)
+
+const one = async (model: string | Uint8Array, o: ConvertOptions): Promise<Report> => (await convert(model, o)).reports[0]!
+
+describe('convert', () => {
+  for (const bits of [8, 6, 5, 4, 3, 2])
+    for (const format of ['qoperator', 'qdq'] as const)
+      it(`digits at ${bits} bits as ${format}: the file agrees with the reference bit for bit`, async () => {
+        const r = await one(digits, { ...quick, bits, format })
+        assert.ok(valid(r), JSON.stringify(valid.errors))
+        assert.equal(r.artifact.mismatches, 0)
+        assert.equal(r.artifact.compared, 200 * 10)
+        assert.equal(r.bits.weights.grid, bits)
+        assert.deepEqual(
+          r.layers.map((l) => l.weightBits),
+          r.layers.map((_, i) => (i === 0 || i === r.layers.length - 1 ? 8 : bits)),
+        )
+        assert.ok(r.before.clean > 0.97)
+        if (bits >= 3) assert.ok(r.after.clean > r.before.clean - 0.03, `${r.before.clean} → ${r.after.clean}`)
+      })
+
+  for (const [name, o] of Object.entries({
+    'integer inputs and outputs': { io: 'int8' },
+    'packed INT4 weights': { packWeights: true },
+    'packed INT4 weights in QDQ form': { packWeights: true, format: 'qdq' },
+    'an excluded layer': { exclude: ['conv_1'] },
+    'edges at 4 bits': { edgeBits: 4 },
+    'unequal bits': { weightBits: 3, actBits: 6 },
+    'the entropy observer': { observer: 'entropy' },
+    'the percentile observer': { observer: 'percentile' },
+    'the minmax observer': { observer: 'minmax' },
+    'equalization always': { equalize: 'on' },
+    'neither equalization nor bias correction': { equalize: 'off', biasCorrection: false },
+  } satisfies Record<string, Partial<ConvertOptions>>))
+    it(`${name}: still bit for bit`, async () => {
+      const r = await one(digits, { ...quick, bits: 4, ...o })
+      assert.ok(valid(r), JSON.stringify(valid.errors))
+      assert.equal(r.artifact.mismatches, 0)
+      assert.ok(r.after.clean > 0.9, `${r.after.clean}`)
+      if (name === 'an excluded layer') assert.equal(r.floatNodes.filter((n) => n.reason === 'excluded').length, 1)
+    })
+
+  it('packed weights halve the file', async () => {
+    const wide = await one(digits, { ...quick, bits: 4 })
+    const packed = await one(digits, { ...quick, bits: 4, packWeights: true })
+    const inner = wide.layers.filter((l) => l.weightBits === 4).reduce((n, l) => n + l.parameters, 0)
+    const saved = wide.artifact.files[0]!.bytes - packed.artifact.files[0]!.bytes
+    assert.ok(saved > 0.4 * inner, `${saved} bytes saved of ${inner} weights`)
+  })
+
+  it('residual sums, concatenation, clips, tables and pools stay integer and exact', async () => {
+    for (const bits of [8, 4, 3]) {
+      const r = await one(writeModel(smallNetwork()), { bits, samples: 64, calibSamples: 64, attacks: [], out: null })
+      assert.equal(r.artifact.mismatches, 0)
+      assert.deepEqual(r.floatNodes, [])
+      assert.equal(r.data.synthetic, true)
+      assert.equal(r.data.labels, 'model')
+      assert.match(r.notes.join(), /no data/)
+    }
+  })
+
+  it('the same input, options and seed give the same bytes; another seed another calibration', async () => {
+    const bytes = async (seed: number): Promise<string> => (await one(digits, { ...quick, bits: 4, seed })).artifact.files[0]!.sha256
+    const [a, b, c] = [await bytes(0), await bytes(0), await bytes(1)]
+    assert.equal(a, b)
+    assert.notEqual(a, c)
+  })
+
+  it('writes the model and the report, and nothing else', async () => {
+    const out = join(dir, 'files')
+    const r = await one(digits, { ...quick, bits: 4, out })
+    assert.deepEqual(readdirSync(out).sort(), ['digits.ort.w4a4.onnx', 'digits.ort.w4a4.report.json'])
+    assert.deepEqual(JSON.parse(readFileSync(join(out, 'digits.ort.w4a4.report.json'), 'utf8')), JSON.parse(JSON.stringify(r)))
+    const seen = inspect(join(out, 'digits.ort.w4a4.onnx'))
+    assert.equal(seen.metadata['dqc.model.sha256'], r.model.sha256)
+    assert.equal(seen.ops['QLinearConv'], 4)
+    assert.ok(seen.quantization.some((q) => q.bits === 4))
+  })
+
+  it('fails its gates with the report in hand', async () => {
+    for (const [gate, kind] of [
+      ['maxDrop', 'accuracy'],
+      ['maxRobustDrop', 'robustness'],
+    ] as const) {
+      const o: ConvertOptions = { ...quick, bits: 2, edgeBits: 2, attacks: ['fgsm'], [gate]: 0 }
+      await assert.rejects(convert(digits, o), (e: CompileError & { result?: { reports: Report[] } }) => {
+        assert.ok(e instanceof CompileError)
+        assert.equal(e.kind, kind)
+        assert.equal(e.result!.reports[0]!.gates[gate]!.passed, false)
+        return true
+      })
+    }
+    const r = await one(digits, { ...quick, bits: 8, attacks: ['fgsm'], maxDrop: 0.05, maxRobustDrop: 0.05 })
+    assert.deepEqual([r.gates.maxDrop?.passed, r.gates.maxRobustDrop?.passed], [true, true])
+  })
+
+  it('measures networks that are no classifiers by relative error', async () => {
+    const r = await one(writeModel(smallNetwork()), {
+      bits: 8,
+      task: 'regress',
+      samples: 32,
+      calibSamples: 32,
+      eps: [0, 4 / 255],
+      attacks: ['pgd'],
+      steps: 3,
+      out: null,
+    })
+    assert.ok(valid(r), JSON.stringify(valid.errors))
+    assert.equal(r.metric, 'relativeError')
+    assert.equal(r.before.clean, 0)
+    assert.ok(r.after.clean > 0 && r.after.clean < 0.2, `${r.after.clean}`)
+    assert.equal(r.before.attacks[0]!.robust, 0)
+    assert.ok(r.before.attacks[1]!.robust > 0)
+  })
+
+  it('stops when told to', async () => {
+    const abort = new AbortController()
+    const run = convert(digits, { ...quick, bits: 4, out: join(dir, 'stopped'), signal: abort.signal, onProgress: () => abort.abort() })
+    await assert.rejects(run, (e: CompileError) => e.kind === 'interrupted')
+    assert.equal(readdirSync(dir).includes('stopped'), false)
+  })
+})
+
+describe('evaluate', () => {
+  it('measures float and quantized files alike, with gradients read out of the integers', async () => {
+    const out = join(dir, 'evaluated')
+    for (const format of ['qoperator', 'qdq'] as const) {
+      const r = await one(digits, { ...quick, bits: 4, format, out, attacks: ['pgd'], eps: [16 / 255] })
+      const e = await evaluate(join(out, 'digits.ort.w4a4.onnx'), { data, samples: 200, attacks: ['pgd'], eps: [16 / 255] })
+      assert.equal(e.measurement.clean, r.after.clean)
+      const attacked = e.measurement.attacks[0]!.robust
+      assert.ok(Math.abs(attacked - r.after.attacks[0]!.robust) <= 0.05, `${attacked} beside ${r.after.attacks[0]!.robust}`)
+      assert.ok(attacked < e.measurement.clean - 0.2)
+    }
+  })
+
+  it('reads files with integer inputs by the grids in their metadata', async () => {
+    const out = join(dir, 'integer-io')
+    const r = await one(digits, { ...quick, bits: 8, io: 'int8', out })
+    const e = await evaluate(join(out, 'digits.ort.w8a8.onnx'), { data, samples: 200, attacks: [] })
+    assert.equal(e.measurement.clean, r.after.clean)
+  })
+})
+
+describe('the data readers', () => {
+  it('read the digits from IDX and from arrays as the same numbers', async () => {
+    const require = createRequire(import.meta.url)
+    const zlib = require('node:zlib') as typeof import('node:zlib')
+    const images = zlib.gunzipSync(readFileSync(join(data, 't10k-images-idx3-ubyte.gz'))).subarray(16)
+    const labels = zlib.gunzipSync(readFileSync(join(data, 't10k-labels-idx1-ubyte.gz'))).subarray(8)
+    const header = (shape: string): Buffer => {
+      const text = `{'descr': '|u1', 'fortran_order': False, 'shape': (${shape}), }\n`
+      const head = Buffer.alloc(10)
+      head.write('\x93NUMPY', 'latin1')
+      head[6] = 1
+      head.writeUInt16LE(text.length, 8)
+      return Buffer.concat([head, Buffer.from(text, 'latin1')])
+    }
+    const folder = mkdtempSync(join(dir, 'npy-'))
+    writeFileSync(join(folder, 'x_test.npy'), Buffer.concat([header('1000, 1, 20, 20'), images]))
+    writeFileSync(join(folder, 'y_test.npy'), Buffer.concat([header('1000,'), labels]))
+    const a = await evaluate(digits, { data, samples: 300, attacks: ['fgsm'], eps: [8 / 255] })
+    const b = await evaluate(digits, { data: folder, samples: 300, attacks: ['fgsm'], eps: [8 / 255] })
+    assert.deepEqual(b.measurement, a.measurement)
+  })
+})
