@@ -116,7 +116,10 @@ export function createBuilder(float: DType = 'float32'): Builder {
         name: facts.name ?? '',
         inputs: Object.freeze([...inputs]),
         outputs: Object.freeze([...outputs]),
-        outputNames: Object.freeze([...(facts.outputNames ?? outputs.map((v) => v.name))]),
+        // One value may be several outputs; their names differ all the same.
+        outputNames: Object.freeze([
+          ...(facts.outputNames ?? outputs.map((v, i) => (outputs.findIndex((o) => o.name === v.name) === i ? v.name : fresh(v.name)))),
+        ]),
         nodes: Object.freeze([...nodes]),
         origin: facts.origin ?? null,
       })

@@ -558,7 +558,6 @@ export interface ResizeAttrs {
   readonly nearest: 'round_prefer_floor' | 'round_prefer_ceil' | 'floor' | 'ceil'
   readonly cubicA: number
   readonly excludeOutside: boolean
-  readonly antialias: boolean
 }
 
 /** Row i holds the weights of the inputs that make output i, along one axis: every mode of Resize is this matrix (ONNX Resize-19). */
@@ -594,8 +593,7 @@ function interpolation(size: number, out: number, scale: number, a: ResizeAttrs)
               : Math.ceil(x - 0.5)
       return { at: [inside(r)], weight: [1] }
     }
-    const stretch = a.antialias && scale < 1 ? scale : 1
-    const support = (a.mode === 'linear' ? 1 : 2) / stretch
+    const support = a.mode === 'linear' ? 1 : 2
     const cubic = (t: number): number => {
       const u = Math.abs(t)
       const c = a.cubicA
@@ -605,10 +603,10 @@ function interpolation(size: number, out: number, scale: number, a: ResizeAttrs)
     const at: number[] = []
     const weight: number[] = []
     for (let k = Math.floor(x - support); k <= Math.ceil(x + support); k++) {
-      const w = kernel((k - x) * stretch)
+      const w = kernel(k - x)
       if (w === 0) continue
       const outside = k < 0 || k >= size
-      if (outside && (a.excludeOutside || (a.antialias && stretch !== 1))) continue
+      if (outside && a.excludeOutside) continue
       at.push(inside(k))
       weight.push(w)
     }

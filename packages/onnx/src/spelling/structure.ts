@@ -180,6 +180,7 @@ const resizeRead: Read = (r) => {
     scales = place(scales, () => 1)
     sizes = place<Dim>(sizes, (i) => s[i]!)
   }
+  if (r.int('antialias', 0) === 1) throw new Foreign('antialias')
   if (r.string('keep_aspect_ratio_policy', 'stretch') !== 'stretch') throw new Foreign('keep_aspect_ratio_policy')
   const coordinates = old ? 'asymmetric' : r.string('coordinate_transformation_mode', 'half_pixel')
   if (!['half_pixel', 'pytorch_half_pixel', 'align_corners', 'asymmetric', 'half_pixel_symmetric'].includes(coordinates))
@@ -203,7 +204,6 @@ const resizeRead: Read = (r) => {
     nearest: (old ? 'floor' : r.string('nearest_mode', 'round_prefer_floor')) as core.ResizeAttrs['nearest'],
     cubicA: r.float('cubic_coeff_a', -0.75),
     excludeOutside: r.int('exclude_outside', 0) === 1,
-    antialias: r.int('antialias', 0) === 1,
   })
 }
 
@@ -250,7 +250,7 @@ export const read: Record<string, Read> = {
 
 const resizeWrite: Write = (w, node, [x], outs) => {
   const a = node.attrs as core.ResizeAttrs
-  if (a.antialias || a.coordinates === 'half_pixel_symmetric') w.atLeast(19)
+  if (a.coordinates === 'half_pixel_symmetric') w.atLeast(19)
   const rank = a.scales.length
   const from = shapeOf(node.inputs[0])
   const bySize = a.sizes.some((d) => d !== null) && from.every((d) => typeof d === 'number')
@@ -262,7 +262,6 @@ const resizeWrite: Write = (w, node, [x], outs) => {
     string('nearest_mode', a.nearest),
     float('cubic_coeff_a', a.cubicA),
     int('exclude_outside', a.excludeOutside ? 1 : 0),
-    ...(a.antialias ? [int('antialias', 1)] : []),
   ])
 }
 

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { createBuilder } from '../ir/builder.ts'
+import type { Graph } from '../ir/graph.ts'
+import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
+import { createRandom } from '../math/random.ts'
+import { dense } from '../ops/conv.ts'
+import { relu } from '../ops/elementwise.ts'
+import { fakeQuant } from '../ops/fakeQuant.ts'
+import { softmax } from '../ops/normalize.ts'
+import { evaluate, referenceEngine } from '../run/reference.ts'
+import { type AttackName, attackNames, type Norm, namedAttack } from './attack.ts'
+import { attackWith, type MeasureContext, oneHot, preprocess, startPoint, survivors } from './measure.ts'
+
+const N = 24
+const D = 12
+const random = createRandom(4)
+const tensor = (shape: readonly number[], f: () => number): ReturnType<typeof tensorOf> =>
+  tensorOf('float32', shape, Float32Array.from({ length: sizeOf(shape) }, f))
+
+/** dense · relu · (fakeQuant) · dense · (softmax) */
+function network(quantized: boolean, closing: boolean): Graph {
+  const r = createRandom(9)
+  const b = createBuilder()
+  const x = b.input('x', { dtype: 'float32', shape: ['N', D] })
+  const weights = (shape: readonly number[]): ReturnType<typeof tensorOf> => tensor(shape, () => r.normal())
+  let h = b.emit(relu, [b.emit(dense, [x, b.constant(weights([16, D])), b.constant(weights([16]))], {})], {})
+  if (quantized) h = b.emit(fakeQuant, [h, b.scalar(0.3)], { lo: 0, hi: 15, axis: null, fused: true })
+  const z = b.emit(dense, [h, b.constant(weights([4, 16])), null], {})
+  return b.build('qdq', [closing ? b.emit(softmax, [z], { axis: 1 }) : z])
+}
+
+const pixels = tensor([N, D], () => random.uniform())
+const preprocessing = { scale: tensorOf('float32', [1, 1], [4]), shift: tensorOf('float32', [1, 1], [-2]) }
+const context: MeasureContext = {
+  evaluation: {
+    samples: N,
+    labels: null,
+    pixels: async (from, to) => tensorOf('float32', [to - from, D], (pixels.data as Float32Array).slice(from * D, to * D)),
+  },
+  preprocessing,
+  objective: 'classify',
+  batch: 10,
+  seed: 3,
+}
+
+async function run(name: AttackName, epsilon: number, norm: Norm, quantized = false, steps = 20, restarts = 2) {
+  const graph = network(quantized, true)
+  const y = evaluate(graph, [preprocess(pixels, preprocessing)])[0]!
+  const labels = Int32Array.from({ length: N }, (_, s) => {
+    const row = Array.from(numbersOf(y).slice(s * 4, s * 4 + 4))
+    return row.indexOf(Math.max(...row))
+  })
+  const targets = [0, 10, 20].map((from) => oneHot(labels, from, Math.min(N, from + 10), [0, 4]))
+  const attack = namedAttack(name, { epsilon, norm, steps, restarts })
+  const found = await attackWith(referenceEngine, graph, attack, targets, context)
+  const model = await referenceEngine.load(graph)
+  const alive = await survivors(model, found, labels, context)
+  return { attack, found, alive, robust: alive.reduce((s, v) => s + v, 0) / N }
+}
+
+describe('attacks', () => {
+  for (const norm of ['linf', 'l2'] as const)
+    for (const name of attackNames)
+      it(`${name} in ${norm} stays in its ball and in the pixel range`, async () => {
+        const epsilon = norm === 'linf' ? 0.06 : 0.2
+        const { found, attack } = await run(name, epsilon, norm)
+        assert.equal(found.length, 3)
+        let moved = 0
+        for (const [i, runs] of found.entries()) {
+          assert.equal(runs.length, attack.restarts)
+          for (const x of runs) {
+            const v = numbersOf(x)
+            const x0 = (pixels.data as Float32Array).slice(i * 10 * D)
+            for (let s = 0; s < x.shape[0]!; s++) {
+              let square = 0
+              for (let k = 0; k < D; k++) {
+                const d = v[s * D + k]! - x0[s * D + k]!
+                assert.ok(v[s * D + k]! >= 0 && v[s * D + k]! <= 1)
+                if (norm === 'linf') assert.ok(Math.abs(d) <= epsilon + 1e-6, `${d}`)
+                square += d * d
+              }
+              if (norm === 'l2') assert.ok(Math.sqrt(square) <= epsilon + 1e-5, `${Math.sqrt(square)}`)
+              if (square > 1e-8) moved++
+            }
+          }
+        }
+        assert.ok(moved > 0.9 * N * attack.restarts, 'the attack leaves its start')
+      })
+
+  it('a radius of zero changes nothing', async () => {
+    for (const name of attackNames) {
+      const { found, robust } = await run(name, 0, 'linf')
+      for (const [i, runs] of found.entries())
+        for (const x of runs)
+          assert.deepEqual([...numbersOf(x)], [...(pixels.data as Float32Array).slice(i * 10 * D, i * 10 * D + x.data.length)])
+      assert.equal(robust, 1)
+    }
+  })
+
+  it('PGD finds at least as much as FGSM, on float and on quantized graphs', async () => {
+    for (const quantized of [false, true])
+      for (const epsilon of [0.02, 0.05, 0.1]) {
+        const [fgsm, pgd] = [await run('fgsm', epsilon, 'linf', quantized), await run('pgd', epsilon, 'linf', quantized)]
+        assert.ok(pgd.robust <= fgsm.robust, `ε ${epsilon}: ${pgd.robust} beside ${fgsm.robust}`)
+        if (epsilon === 0.1) assert.ok(pgd.robust < 0.5, 'the attack works at all')
+      }
+  })
+
+  it('larger balls and more restarts never help the network', async () => {
+    const small = await run('pgd', 0.02, 'linf')
+    const large = await run('pgd', 0.08, 'linf')
+    const once = await run('pgd', 0.04, 'linf', false, 5, 1)
+    const often = await run('pgd', 0.04, 'linf', false, 5, 6)
+    assert.ok(large.robust <= small.robust)
+    assert.ok(often.robust <= once.robust)
+  })
+
+  it('the same seed starts at the same points, another elsewhere', () => {
+    const attack = namedAttack('pgd', { epsilon: 0.1, norm: 'linf', steps: 1, restarts: 1 })
+    const at = (seed: number): ReturnType<typeof startPoint> => startPoint(pixels, attack, createRandom(seed).fork('start 0 0'))
+    assert.deepEqual(at(1).data, at(1).data)
+    assert.notDeepEqual(at(1).data, at(2).data)
+  })
+})
