@@ -171,7 +171,13 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
           'mse',
         ]),
       )
-      .addOption(new Option('--equalize <mode>', 'cross-layer equalization (default auto: where it helps)').choices(['auto', 'on', 'off']))
+      .addOption(
+        new Option('--equalize <mode>', 'cross-layer equalization (default below 8 bits auto: where it helps)').choices([
+          'auto',
+          'on',
+          'off',
+        ]),
+      )
       .option('--no-bias-correction', 'leave biases as they are')
       .option('--exclude <list>', 'node names or op types that stay float', list)
       .option('--calib-samples <n>', 'calibration samples (default 512)', number)
@@ -191,6 +197,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         packWeights: f['packWeights'],
         observer: f['observer'] as ObserverKind | undefined,
         equalize: f['equalize'],
+        biasCorrection: f['biasCorrection'],
         exclude: f['exclude'],
         calibSamples: f['calibSamples'],
         out: f['out'],
@@ -198,7 +205,6 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         maxRobustDrop: f['maxRobustDrop'],
       }),
       bits: f['bits'],
-      biasCorrection: f['biasCorrection'] !== false,
     }
     const show = ({ reports }: ConvertResult): void => {
       if (f['json']) print(JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2))

@@ -156,6 +156,7 @@ async function toTarget(
   const edgeBits = o.edgeBits ?? 8
   const integerIO = o.io === 'int8'
   const target = ortTarget({ format: o.format ?? 'qoperator', packedWeights: o.packWeights ?? false, version: VERSION })
+  const coarse = Math.min(weightBits, actBits, edgeBits) < 8
   const excluded = exclusion(graph, o.exclude ?? [])
   const spec = { weightBits, actBits, edgeBits, sumBits: 8, observer: o.observer ?? 'mse', exclude: excluded, integerIO } as const
 
@@ -172,7 +173,8 @@ async function toTarget(
   let seen = 0
   const network = await quantizeNetwork(engine, graph, batches(count), batches(Math.min(s.tuning, count)), {
     spec,
-    equalize: o.equalize ?? 'auto',
+    // At eight bits equalization has nothing left to gain.
+    equalize: o.equalize ?? (coarse ? 'auto' : 'off'),
     biasCorrection: o.biasCorrection ?? true,
     supports: target.supports,
     onProgress: (step, n) => {

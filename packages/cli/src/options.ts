@@ -58,7 +58,9 @@ export interface ConvertOptions extends CommonOptions {
   /** Store weights of at most four bits as packed INT4. */
   readonly packWeights?: boolean
   readonly observer?: ObserverKind
+  /** Default: auto below 8 bits, off at 8. */
   readonly equalize?: 'auto' | 'on' | 'off'
+  /** Default: on. */
   readonly biasCorrection?: boolean
   /** Node names or op types that stay float. */
   readonly exclude?: readonly string[]

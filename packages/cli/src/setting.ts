@@ -6,7 +6,7 @@ import type { CommonOptions } from './options.ts'
 import { firstOf } from './robustness.ts'
 
 /** Multiply–accumulates that a default evaluation, a default attack, and the choices made on calibration data may take. Flags override them. */
-const BUDGET = { clean: 4e11, attack: 1.2e12, calibration: 1e11, tuning: 4e11 }
+const BUDGET = { clean: 4e11, attack: 4e11, calibration: 1e11, tuning: 4e11 }
 /** Activations that default calibration looks at. */
 const OBSERVED = 1e9
 /** Values of synthetic images that are drawn by default: they cost more to make than to look at. */
@@ -15,7 +15,7 @@ const DRAWN = { values: 1.5e7, most: 256, least: 16 }
 const TUNING = { most: 256, least: 4 }
 /** A backward pass costs about twice a forward pass. */
 const STEP = 3
-const FEWEST = { clean: 16, attack: 4, calibration: 16 }
+const FEWEST = { clean: 16, attack: 2, calibration: 16 }
 /** Largest batch of input values, so that wide activations of large images fit in memory. */
 const BATCH_VALUES = 2 ** 20
 

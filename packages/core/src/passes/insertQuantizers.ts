@@ -94,7 +94,9 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
       seen.some((r) => r.min < 0),
     )
     const range = rangeOf(ranges, last)
-    const q: QuantParams = { scale: Float32Array.of(chooseScale(range, spec.observer, grid.lo, grid.hi)), axis: null, ...grid }
+    // The largest scores decide: a clip that lowers the mean error would make them equal.
+    const observer = members.some((v) => uses.isOutput(v)) ? 'minmax' : spec.observer
+    const q: QuantParams = { scale: Float32Array.of(chooseScale(range, observer, grid.lo, grid.hi)), axis: null, ...grid }
     for (const v of members) grids.set(v.name, q)
   }
   // Where the clamp's grid reaches beyond its interval (it is shared with other values), the clamp stays an op and its input needs a grid.
