@@ -62,6 +62,20 @@ export async function convert(model: string | Uint8Array, options: ConvertOption
   }
 }
 
+/** Batches that are made once and kept: a few hundred samples, which decisions go over many times. */
+function kept(batches: Batches): Batches {
+  let all: Promise<(readonly Tensor[])[]> | null = null
+  const gather = async (): Promise<(readonly Tensor[])[]> => {
+    const list: (readonly Tensor[])[] = []
+    for await (const b of batches()) list.push(b)
+    return list
+  }
+  return async function* () {
+    all ??= gather()
+    yield* await all
+  }
+}
+
 function failures(r: Report): CompileError[] {
   const out: CompileError[] = []
   const points = (v: number): string => `${(100 * v).toFixed(2)} points`
@@ -171,7 +185,7 @@ async function toTarget(
     }
   const count = s.calibration.count
   let seen = 0
-  const network = await quantizeNetwork(engine, graph, batches(count), batches(Math.min(s.tuning, count)), {
+  const network = await quantizeNetwork(engine, graph, batches(count), kept(batches(Math.min(s.tuning, count))), {
     spec,
     // At eight bits equalization has nothing left to gain.
     equalize: o.equalize ?? (coarse ? 'auto' : 'off'),

@@ -54,10 +54,11 @@ export function preprocess(pixels: Tensor, p: Preprocessing): Tensor {
   const out = new Float32Array(x.length)
   const per = sizeOf(pixels.shape.slice(1))
   const index = broadcastIndex(p.scale.shape, pixels.shape, per)
-  for (let i = 0; i < x.length; i++) {
-    const k = index[i % per]!
-    out[i] = Math.fround(x[i]! * s[k]!) + o[k]!
-  }
+  for (let base = 0; base < x.length; base += per)
+    for (let i = 0; i < per; i++) {
+      const k = index[i]!
+      out[base + i] = Math.fround(x[base + i]! * s[k]!) + o[k]!
+    }
   return tensorOf('float32', pixels.shape, out)
 }
 
