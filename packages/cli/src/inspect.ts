@@ -54,7 +54,8 @@ const WEIGHTS: Readonly<Record<string, readonly [number, number]>> = {
 /** Facts about any ONNX file. Throws CompileError when it cannot be read. */
 export function inspect(model: string | Uint8Array, options: { shapes?: Readonly<Record<string, readonly number[]>> } = {}): Inspection {
   const opened = openModel(model, options)
-  const { graph } = opened
+  // Integer kernels are shown as what they compute, where dqc can read them so.
+  const graph = opened.graph.nodes.some((n) => n.op.name === 'foreign') ? opened.real() : opened.graph
   const message = parseModel(opened.runnable)
   const protos = message.graph?.node ?? []
   const ops: Record<string, number> = {}
@@ -92,8 +93,8 @@ export function inspect(model: string | Uint8Array, options: { shapes?: Readonly
     irVersion: Number(message.irVersion ?? 0),
     opsets: Object.fromEntries((message.opsetImport ?? []).map((o) => [o.domain || 'ai.onnx', Number(o.version)])),
     metadata: Object.fromEntries((message.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? ''])),
-    inputs: graph.inputs.map(factsOf),
-    outputs: graph.outputs.map((v, i) => ({ ...factsOf(v), name: graph.outputNames[i]! })),
+    inputs: opened.graph.inputs.map(factsOf),
+    outputs: opened.graph.outputs.map((v, i) => ({ ...factsOf(v), shape: graph.outputs[i]!.shape, name: graph.outputNames[i]! })),
     ops: Object.fromEntries(Object.entries(ops).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]))),
     foreign: graph.nodes
       .filter((n) => n.op.name === 'foreign')
@@ -108,14 +109,19 @@ export function inspect(model: string | Uint8Array, options: { shapes?: Readonly
 
 const factsOf = (v: Graph['inputs'][number]): TensorFacts => ({ name: v.name, dtype: v.dtype, shape: v.shape })
 
+/** One row per node of the file, in order; a node that became several ops has the shape of the last. */
 const nodesOf = (graph: Graph): Inspection['nodes'] => {
   const origin = onnxOriginOf(graph)
-  return graph.nodes.map((n) => ({
-    name: n.name || (origin?.spellings.get(n)?.proto.name ?? ''),
-    op: n.op.name === 'foreign' ? n.attrs.type : n.op.name,
-    outputs: n.outputs.map((v) => v.name),
-    shape: n.outputs[0]?.shape ? `[${n.outputs[0].shape.join(', ')}]` : '?',
-  }))
+  const seen = new Set<unknown>()
+  return graph.nodes.flatMap((n) => {
+    const spelling = origin?.spellings.get(n)
+    if (!spelling || seen.has(spelling)) return []
+    seen.add(spelling)
+    const { proto, nodes } = spelling
+    const type = proto.domain && proto.domain !== 'ai.onnx' ? `${proto.domain}:${proto.opType}` : (proto.opType ?? '')
+    const shape = nodes.at(-1)!.outputs[0]?.shape
+    return [{ name: proto.name || (proto.output?.[0] ?? ''), op: type, outputs: proto.output ?? [], shape: shape ? `[${shape.join(', ')}]` : '?' }]
+  })
 }
 
 /** Bits of the smallest signed symmetric grid that holds the values. */
