@@ -120,7 +120,14 @@ const nodesOf = (graph: Graph): Inspection['nodes'] => {
     const { proto, nodes } = spelling
     const type = proto.domain && proto.domain !== 'ai.onnx' ? `${proto.domain}:${proto.opType}` : (proto.opType ?? '')
     const shape = nodes.at(-1)!.outputs[0]?.shape
-    return [{ name: proto.name || (proto.output?.[0] ?? ''), op: type, outputs: proto.output ?? [], shape: shape ? `[${shape.join(', ')}]` : '?' }]
+    return [
+      {
+        name: proto.name || (proto.output?.[0] ?? ''),
+        op: type,
+        outputs: proto.output ?? [],
+        shape: shape ? `[${shape.join(', ')}]` : '?',
+      },
+    ]
   })
 }
 

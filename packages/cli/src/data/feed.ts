@@ -37,14 +37,16 @@ export interface Feed {
   pixels(from: number, to: number): Promise<Tensor>
 }
 
-const isChannels = (d: Dim | undefined): boolean => d === 1 || d === 3 || d === 4
+/** How likely a size counts channels: colour, grey, colour with transparency. */
+const CHANNELS: readonly Dim[] = [3, 1, 4]
 
 /** Which axis of an image input counts channels; null for inputs that are no images. */
 export function layoutOf(shape: readonly Dim[], wanted?: Layout): Layout | null {
   if (shape.length !== 3) return null
   if (wanted) return wanted
-  if (isChannels(shape[0])) return 'nchw'
-  if (isChannels(shape[2])) return 'nhwc'
+  const [first, last] = [CHANNELS.indexOf(shape[0]!), CHANNELS.indexOf(shape[2]!)]
+  if (first >= 0 && (last < 0 || first <= last)) return 'nchw'
+  if (last >= 0) return 'nhwc'
   return typeof shape[0] === 'string' || typeof shape[2] !== 'string' ? 'nchw' : 'nhwc'
 }
 
