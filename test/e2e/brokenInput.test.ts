@@ -502,6 +502,26 @@ const cases: Broken[] = [
   },
   // output
   {
+    what: 'an output folder that cannot be',
+    args: ['convert', ok, '--bits', '4', '--attack', 'none', '-o', '/proc/none/here'],
+    code: 3,
+    says: /cannot write/,
+  },
+  { what: 'a robustness gate without an attack', args: convert(ok, '--max-robust-drop', '1%'), code: 2, says: /needs an attack/ },
+  { what: 'packed weights of eight bits', args: ['convert', ok, '--bits', '8', '--pack-weights'], code: 2, says: /--pack-weights/ },
+  {
+    what: 'another size for a fixed input',
+    args: convert(
+      model('fixed.onnx', (m) => {
+        m.graph!.input![0]!.type!.tensorType!.shape!.dim = [1, 3, 12, 12].map((d) => ({ dimValue: d }))
+      }),
+      '--shape',
+      'x=1,3,9,9',
+    ),
+    code: 2,
+    says: /fixed shape/,
+  },
+  {
     what: 'an output path that is a file',
     args: ['convert', ok, '--bits', '4', '--attack', 'none', '-o', ok],
     code: 3,

@@ -408,6 +408,8 @@ function gatesOf(o: ConvertOptions, before: Measurement, after: Measurement, acc
     const b = after.attacks.find((x) => x.name === a.name && x.epsilon === a.epsilon && x.norm === a.norm)
     return b ? sign * (a.robust - b.robust) : 0
   })
+  if (o.maxRobustDrop !== undefined && drops.length === 0)
+    throw errors.unsupportedModel('no gradient attack is possible, so --max-robust-drop cannot be checked')
   return {
     maxDrop: gate(o.maxDrop, sign * (before.clean - after.clean)),
     maxRobustDrop: drops.length ? gate(o.maxRobustDrop, Math.max(...drops)) : null,

@@ -1,5 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { closeSync, mkdirSync, openSync, readFileSync, readSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { errors } from '@dqc/core'
 import type { LoadExternal } from '@dqc/onnx'
@@ -68,6 +80,13 @@ export function externalLoader(model: string): LoadExternal {
   }
 }
 
+/** Makes a folder and those above it, one by one: Node's recursive mkdir never returns where a file system refuses, /proc for one. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return
+  makeFolder(dirname(path))
+  mkdirSync(path)
+}
+
 /** Files that appear whole and together: written under temporary names first, renamed on commit, removed on rollback. */
 export interface Staging {
   /** Writes a file under a temporary name and returns that name. */
@@ -84,7 +103,7 @@ export function createStaging(): Staging {
     stage(path, bytes) {
       const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomBytes(4).toString('hex')}`)
       try {
-        mkdirSync(dirname(path), { recursive: true })
+        makeFolder(dirname(path))
         staged.push({ temporary, path })
         writeFileSync(temporary, bytes)
       } catch (e) {

@@ -11,6 +11,7 @@ import {
   sizeOf,
   type Tensor,
   tensorOf,
+  widenToFloat32,
 } from '@dqc/core'
 import { embedExternalData, encodeModel, hasExternalData, inlineFunctions, modelToGraph, modelToRealGraph, parseModel } from '@dqc/onnx'
 import type { OnnxEngine } from '@dqc/onnx/engine'
@@ -49,7 +50,7 @@ export function openModel(model: string | Uint8Array, o: OpenOptions = {}): Open
         }
   const message = inlineFunctions(parsed)
   const options = { loadExternal: load, ...(o.shapes ? { shapes: o.shapes } : {}) }
-  const graph = modelToGraph(message, options)
+  const graph = widenToFloat32(modelToGraph(message, options))
   const first = graph.inputs[0]?.shape?.[0]
   return {
     path,
@@ -82,9 +83,18 @@ const close = (a: Tensor, b: Tensor): boolean => {
   return p.length === q.length && (p as Float32Array).every((v, i) => Math.abs(v - q[i]!) <= 1e-4 * Math.max(top, 1e-6))
 }
 
-/** The file as it is, in its runtime, for any batch size. */
+/** The file as it is, in its runtime, for any batch size; numbers go in and come out in single precision whatever the file's own. */
 export async function loadOriginal(engine: OnnxEngine, m: OpenedModel): Promise<Model> {
-  return batched(await engine.loadBytes(m.runnable), m.fixedBatch)
+  const model = batched(await engine.loadBytes(m.runnable), m.fixedBatch)
+  const own = modelToGraph(parseModel(m.runnable)).inputs.map((v) => v.dtype)
+  const narrow = (d: string | undefined): d is 'float16' | 'float64' => d === 'float16' || d === 'float64'
+  if (!own.some(narrow)) return model
+  const inType = (t: Tensor, dtype: Tensor['dtype']): Tensor => tensorOf(dtype, t.shape, Float64Array.from(numbersOf(t) as Float32Array))
+  const run = async (inputs: readonly Tensor[]): Promise<Tensor[]> => {
+    const results = await model(inputs.map((t, i) => (narrow(own[i]) ? inType(t, own[i]) : t)))
+    return results.map((t) => (narrow(t.dtype) ? inType(t, 'float32') : t))
+  }
+  return Object.assign(run, { release: () => model.release() })
 }
 
 /**

@@ -124,6 +124,9 @@ export function checkConvert(o: ConvertOptions): void {
   oneOf('--io', o.io, ['float', 'int8'])
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])
+  if (o.packWeights && (o.weightBits ?? o.bits) > 4)
+    throw errors.usage(`--pack-weights stores weights of at most 4 bits, not ${o.weightBits ?? o.bits}`)
+  if (o.maxRobustDrop !== undefined && o.attacks?.length === 0) throw errors.usage('--max-robust-drop needs an attack to be measured by')
   for (const [name, v] of [
     ['--max-drop', o.maxDrop],
     ['--max-robust-drop', o.maxRobustDrop],

@@ -65,7 +65,8 @@ export function showReport(r: Report): string {
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
   for (const [key, g] of Object.entries(r.gates))
-    if (g) lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: ${percent(g.value)} of ${percent(g.limit)}`)
+    if (g)
+      lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: a loss of ${percent(g.value)}, ${percent(g.limit)} allowed`)
   return lines.join('\n')
 }
 

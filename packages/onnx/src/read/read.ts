@@ -145,6 +145,8 @@ function build<L extends 'float' | 'qdq'>(model: ModelProto, options: ReadOption
     const given = options.shapes?.[name]
     if (given && type.shape && given.length !== type.shape.length)
       throw errors.usage(`--shape ${name} has ${given.length} sizes, the input ${type.shape.length}`)
+    if (given && type.shape?.some((d, i) => typeof d === 'number' && d !== given[i]))
+      throw errors.usage(`input ${name} has the fixed shape [${type.shape}]`, null, '--shape is for symbolic sizes')
     const shape = given ?? type.shape?.map((d, i) => (d === '?' ? `${name}_${i}` : d)) ?? null
     values.set(name, b.input(name, { dtype: type.dtype, shape }))
   }
