@@ -82,7 +82,10 @@ export function externalLoader(model: string): LoadExternal {
 
 /** Makes a folder and those above it, one by one: Node's recursive mkdir never returns where a file system refuses, /proc for one. */
 function makeFolder(path: string): void {
-  if (existsSync(path)) return
+  if (existsSync(path)) {
+    if (!statSync(path).isDirectory()) throw Object.assign(new Error('not a folder'), { code: 'ENOTDIR' })
+    return
+  }
   makeFolder(dirname(path))
   mkdirSync(path)
 }
