@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 
-for (const name of ['core', 'onnx', 'cli']) {
+for (const name of ['core', 'onnx', 'tflite', 'cli']) {
   const dir = `packages/${name}`
   rmSync(`${dir}/dist`, { recursive: true, force: true })
   const config = `${dir}/tsconfig.build.json`

@@ -6,8 +6,10 @@ import { dirname, join, relative, resolve } from 'node:path'
 const core = 'packages/core/src'
 /** Folders of core from left to right; each may import from itself and those before it. */
 const order = ['math', 'ir', 'ops', 'run', 'quant', 'passes', 'train', 'targets', 'verify', 'compile']
-const packages = { '@dqc/core': [], '@dqc/onnx': ['@dqc/core'], dqc: ['@dqc/core', '@dqc/onnx'] }
-const names = { core: '@dqc/core', onnx: '@dqc/onnx', cli: 'dqc' }
+const packages = { '@dqc/core': [], '@dqc/onnx': ['@dqc/core'], '@dqc/tflite': ['@dqc/core'], dqc: ['@dqc/core', '@dqc/onnx', '@dqc/tflite'] }
+const names = { core: '@dqc/core', onnx: '@dqc/onnx', tflite: '@dqc/tflite', cli: 'dqc' }
+/** Runtimes, and the folders that alone may load them. */
+const runtimes = { 'onnxruntime-node': '/engine/', '@litertjs/core': '/litert/', '@tensorflow/': '/tfjs/' }
 const banned = [/\bMath\.random\b/, /\bDate\b/, /\bperformance\b/, /\bprocess\b/, /['"]node:/, /\bsetTimeout\b/, /\bcrypto\b/]
 
 const problems = []
@@ -41,8 +43,8 @@ for (const [short, name] of Object.entries(names))
     for (const i of importsOf(strip(readFileSync(file, 'utf8')))) {
       const dep = Object.keys(packages).find((p) => i === p || i.startsWith(`${p}/`))
       if (dep && dep !== name && !packages[name].includes(dep)) problems.push(`${file}: ${name} must not import ${dep}`)
-      if (name === '@dqc/onnx' && i === 'onnxruntime-node' && !file.includes('/engine/'))
-        problems.push(`${file}: runtimes are loaded by the engine alone`)
+      const runtime = Object.keys(runtimes).find((r) => i.startsWith(r))
+      if (runtime && !file.includes(runtimes[runtime])) problems.push(`${file}: ${runtime} is loaded by ${runtimes[runtime]} alone`)
     }
   }
 const state = new Map()

@@ -193,10 +193,10 @@ describe('quantization', () => {
         yield [uniformBatch(5, [8, 3, 12, 12])]
       })(),
     )
-    const plan = planQuantization(g, spec(bits, over), ranges, target.supports)
+    const plan = planQuantization(g, spec(bits, over), ranges, target.rules)
     const qdq = insertQuantizers(g, plan).graph
     verifyGraph(qdq)
-    const integer = lower(qdq, target.supports, over.integerIO ?? false)
+    const integer = lower(qdq, target.rules, over.integerIO ?? false)
     verifyGraph(integer)
     return { g, qdq, integer, plan }
   }

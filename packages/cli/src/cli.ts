@@ -148,13 +148,17 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
   common(
     program
       .command('convert')
-      .description('quantize a float ONNX model, write it for a target, re-read and measure it')
-      .argument('<model>', 'ONNX file')
-      .requiredOption('--bits <n>', 'bits of weights and activations, 2–8', number)
+      .description('quantize an ONNX or TFLite model, write it for a target, re-read and measure it')
+      .argument('<model>', 'ONNX or TFLite file')
+      .option('--bits <n>', 'bits of weights and activations, 2–8', number)
       .option('--weight-bits <n>', 'bits of weights (default --bits)', number)
       .option('--act-bits <n>', 'bits of activations (default --bits)', number)
       .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
-      .option('--target <list>', 'ort (default)', list)
+      .option('--target <list>', 'ort, tflite, edgetpu (default: the runtime of the file’s own format)', list)
+      .option('--dequantize', 'write the network in real numbers instead')
+      .option('--float16', 'with --dequantize: weights in half precision (TFLite)')
+      .option('--keep-scales', 'keep the integers of a quantized file, and write them for the target')
+      .option('--strict', 'exit 4 when an operator would not run on the accelerator')
       .addOption(
         new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices([
           'qoperator',
@@ -191,7 +195,12 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         weightBits: f['weightBits'],
         actBits: f['actBits'],
         edgeBits: f['edgeBits'],
+        bits: f['bits'],
         targets: f['target'],
+        dequantize: f['dequantize'],
+        float16: f['float16'],
+        keepScales: f['keepScales'],
+        strict: f['strict'],
         format: f['format'],
         io: f['io'],
         packWeights: f['packWeights'],
@@ -204,7 +213,6 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         maxDrop: f['maxDrop'],
         maxRobustDrop: f['maxRobustDrop'],
       }),
-      bits: f['bits'],
     }
     const show = ({ reports }: ConvertResult): void => {
       if (f['json']) print(JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2))
@@ -223,7 +231,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
   common(
     program
       .command('evaluate')
-      .description('clean and robust accuracy of any ONNX classifier, quantized ones included')
+      .description('clean and robust accuracy of any ONNX or TFLite classifier, quantized ones included')
       .argument('<model>', 'ONNX file')
       .option('--surrogate <model>', 'float model whose gradients attack this one'),
   ).action(async (model: string, f: Record<string, any>) => {

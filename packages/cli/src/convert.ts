@@ -1,5 +1,7 @@
 import { join } from 'node:path'
 import {
+  type Agreement,
+  type ArtifactFile,
   agree,
   type Batches,
   CompileError,
@@ -7,24 +9,28 @@ import {
   describeLayers,
   errors,
   type Graph,
+  gridBits,
+  intConv,
+  intDense,
+  type KernelRules,
+  lower,
   type Measurement,
-  type Model,
   type Node,
+  numbersOf,
   preprocess,
-  type QuantizedNetwork,
+  type QuantPlan,
   quantize,
   quantizeNetwork,
-  roundHalfEven,
   type Tensor,
 } from '@dqc/core'
-import { fromContainer, ortTarget, toContainer } from '@dqc/onnx'
-import { createOnnxEngine, type OnnxEngine } from '@dqc/onnx/engine'
 import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
-import { loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
-import { type ConvertOptions, checkConvert, TARGETS } from './options.ts'
+import { floatNetwork, forFormat, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
+import { type ConvertOptions, checkConvert } from './options.ts'
 import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
+import { createRuntimes, onGrid, RUNTIME, type Runtimes } from './runtimes.ts'
 import { createSetting, type Setting } from './setting.ts'
+import { type Choice, chooseTarget, defaultTarget } from './targets.ts'
 import { VERSION } from './version.ts'
 
 /** What a conversion made: a report per target, and the files' bytes by path. */
@@ -40,16 +46,16 @@ const REFERENCE = { macs: 4e9, samples: 256 }
 
 /**
  * Quantizes a trained network, writes it for each target, loads every written file again in its runtime, and measures clean and robust
- * accuracy before and after. `model` is a path or the bytes of an ONNX file.
+ * accuracy before and after. `model` is a path or the bytes of an ONNX or TFLite file.
  * Throws CompileError: usage, unreadable, unsupported, accuracy, robustness, recheck, interrupted. When a gate fails, the files and the
  * report are there all the same; on every other error nothing is.
  */
 export async function convert(model: string | Uint8Array, options: ConvertOptions): Promise<ConvertResult> {
   checkConvert(options)
   const staging = createStaging()
-  const engine = createOnnxEngine(options.threads ? { threads: options.threads } : {})
+  const runtimes = createRuntimes(options)
   try {
-    const result = await run(engine, model, options, staging)
+    const result = await run(runtimes, model, options, staging)
     staging.commit()
     const failed = result.reports.flatMap((r) => failures(r))
     if (failed.length) throw Object.assign(failed[0]!, { result })
@@ -58,7 +64,7 @@ export async function convert(model: string | Uint8Array, options: ConvertOption
     throw options.signal?.aborted ? errors.interrupted('interrupted') : e
   } finally {
     staging.rollback()
-    await engine.close()
+    await runtimes.close()
   }
 }
 
@@ -94,17 +100,22 @@ function failures(r: Report): CompileError[] {
   return out
 }
 
-async function run(engine: OnnxEngine, path: string | Uint8Array, o: ConvertOptions, staging: Staging): Promise<ConvertResult> {
-  const progress = (stage: string, done = 0, of: number | null = null): void => {
-    o.signal?.throwIfAborted()
-    o.onProgress?.(stage, done, of)
+async function run(runtimes: Runtimes, path: string | Uint8Array, given: ConvertOptions, staging: Staging): Promise<ConvertResult> {
+  const progress: Progress = (stage, done = 0, of = null) => {
+    given.signal?.throwIfAborted()
+    given.onProgress?.(stage, done, of)
   }
   progress('read')
-  const opened = openModel(path, o.shapes ? { shapes: o.shapes } : {})
-  refuseQuantized(opened)
-  const original = await loadOriginal(engine, opened)
-  const setting = createSetting(opened.graph, opened.fixedBatch, o, true)
-  const { graph, batch } = await prepareModel(engine, opened, original, setting.random.fork('lift'))
+  const engine = runtimes.engine
+  const opened = openModel(path, given.shapes ? { shapes: given.shapes } : {})
+  const o = forFormat(given, opened)
+  const source = floatNetwork(opened)
+  if (o.keepScales && !opened.quantized)
+    throw errors.unsupportedModel('the model is not quantized: it has no scales to keep', opened.path, 'pass --bits to quantize it')
+  const choices = [...new Set(o.targets ?? [defaultTarget(opened)])].map((name) => chooseTarget(name, o, opened))
+  const original = await loadOriginal(runtimes, opened)
+  const setting = createSetting(source, opened.fixedBatch, o, true)
+  const { graph, batch } = await prepareModel(engine, opened, source, original, setting.random.fork('lift'))
   checkWeights(graph)
   const context = { ...setting, batch: typeof batch === 'number' ? batch : setting.batch }
   const all = { ...setting.all, batch: typeof batch === 'number' ? batch : Math.max(setting.all.batch, lifted(setting, o)) }
@@ -124,12 +135,45 @@ async function run(engine: OnnxEngine, path: string | Uint8Array, o: ConvertOpti
   const before = await measure({ model: original, gradients: graph }, plan, new Map(), notes)
   const reports: Report[] = []
   const files = new Map<string, Uint8Array>()
-  for (const name of new Set(o.targets ?? TARGETS)) {
-    const report = await toTarget(name, engine, opened, graph, judged, o, plan, before, notes, staging, files, progress)
+  for (const choice of choices) {
+    const job: Job = {
+      runtimes,
+      opened,
+      graph,
+      setting: judged,
+      options: o,
+      plan,
+      before,
+      notes: [...notes],
+      staging,
+      files,
+      progress,
+      choice,
+    }
+    const report = await (o.dequantize ? toFloat(job) : toIntegers(job))
     reports.push({ ...report, model: { ...report.model, batch } })
   }
   await original.release()
   return { reports, files }
+}
+
+type Progress = (stage: string, done?: number, of?: number | null) => void
+
+/** Everything that one target's conversion needs. */
+interface Job {
+  readonly runtimes: Runtimes
+  readonly opened: OpenedModel
+  /** The prepared float network. */
+  readonly graph: Graph<'float'>
+  readonly setting: Setting
+  readonly options: ConvertOptions
+  readonly plan: Plan
+  readonly before: Awaited<ReturnType<typeof measure>>
+  readonly notes: string[]
+  readonly staging: Staging
+  readonly files: Map<string, Uint8Array>
+  readonly progress: Progress
+  readonly choice: Choice
 }
 
 /** Batch for a network whose fixed batch was lifted: as if it had been symbolic all along. */
@@ -138,42 +182,24 @@ function lifted(s: Setting, o: ConvertOptions): number {
   return Math.max(1, Math.min(o.batch ?? 64, Math.floor(2 ** 20 / values)))
 }
 
-const QUANTIZED = /^(com\.microsoft:)?(QLinear|QGemm|QuantizeLinear|DequantizeLinear|ConvInteger|MatMulInteger|DynamicQuantize)/
-
-function refuseQuantized(m: OpenedModel): void {
-  const ops = m.graph.nodes.filter((n) => n.op.name === 'foreign' && QUANTIZED.test(n.attrs.type))
-  if (ops.length)
-    throw errors.unsupportedModel(
-      `the model is already quantized (${ops.length} nodes such as ${ops[0]!.attrs.type})`,
-      m.path,
-      'convert the float model it came from; dqc evaluate measures quantized ones',
-    )
+/** The network at all levels as this target computes it, and how it was quantized (null where a file's own scales are kept). */
+interface Quantization {
+  readonly float: Graph<'float'>
+  readonly qdq: Graph<'qdq'>
+  readonly integer: Graph<'integer'>
+  readonly plan: QuantPlan | null
+  readonly equalized: boolean
 }
 
-async function toTarget(
-  name: string,
-  engine: OnnxEngine,
-  opened: OpenedModel,
-  graph: Graph<'float'>,
-  s: Setting,
-  o: ConvertOptions,
-  plan: Plan,
-  before: Awaited<ReturnType<typeof measure>>,
-  commonNotes: readonly string[],
-  staging: Staging,
-  files: Map<string, Uint8Array>,
-  progress: (stage: string, done?: number, of?: number | null) => void,
-): Promise<Report> {
-  const notes = [...commonNotes]
-  const weightBits = o.weightBits ?? o.bits
-  const actBits = o.actBits ?? o.bits
-  const edgeBits = o.edgeBits ?? 8
-  const integerIO = o.io === 'int8'
-  const target = ortTarget({ format: o.format ?? 'qoperator', packedWeights: o.packWeights ?? false, version: VERSION })
-  const coarse = Math.min(weightBits, actBits, edgeBits) < 8
-  const excluded = exclusion(graph, o.exclude ?? [])
-  const spec = { weightBits, actBits, edgeBits, sumBits: 8, observer: o.observer ?? 'mse', exclude: excluded, integerIO } as const
-
+async function quantizeFor({ runtimes, opened, graph, setting: s, options: o, progress, choice }: Job): Promise<Quantization> {
+  const { target } = choice
+  if (o.keepScales) {
+    const qdq = opened.real()
+    return { float: graph, qdq, integer: target.legalize(lower(qdq, target.rules, choice.integerIO)), plan: null, equalized: false }
+  }
+  const bits = bitsFor(o)
+  const coarse = Math.min(bits.weights, bits.activations, bits.edges) < 8
+  const ready = target.prepare(graph)
   const batches = (n: number): Batches =>
     async function* () {
       for (let from = 0; from < n; from += s.batch) {
@@ -185,12 +211,20 @@ async function toTarget(
     }
   const count = s.calibration.count
   let seen = 0
-  const network = await quantizeNetwork(engine, graph, batches(count), kept(batches(Math.min(s.tuning, count))), {
-    spec,
+  const network = await quantizeNetwork(runtimes.engine, ready, batches(count), kept(batches(Math.min(s.tuning, count))), {
+    spec: {
+      weightBits: bits.weights,
+      actBits: bits.activations,
+      edgeBits: bits.edges,
+      sumBits: SUM_BITS,
+      observer: o.observer ?? 'mse',
+      exclude: exclusion(ready, o.exclude ?? []),
+      integerIO: choice.integerIO,
+    },
     // At eight bits equalization has nothing left to gain.
     equalize: o.equalize ?? (coarse ? 'auto' : 'off'),
     biasCorrection: o.biasCorrection ?? true,
-    supports: target.supports,
+    rules: target.rules,
     onProgress: (step, n) => {
       seen = n === 0 ? 0 : seen + n
       progress(step, Math.min(seen, count), count)
@@ -202,103 +236,252 @@ async function toTarget(
       opened.path,
       'layers need constant weights; see `dqc inspect`',
     )
+  return { ...network, integer: target.legalize(network.integer) }
+}
 
+/** Values that only feed sums keep this many bits: no multiplier reads them. */
+const SUM_BITS = 8
+
+const bitsFor = (o: ConvertOptions): { weights: number; activations: number; edges: number } => ({
+  weights: o.weightBits ?? o.bits ?? 8,
+  activations: o.actBits ?? o.bits ?? 8,
+  edges: o.edgeBits ?? 8,
+})
+
+/** Quantizes (or keeps the integers of a quantized file), writes, re-reads and measures. */
+async function toIntegers(job: Job): Promise<Report> {
+  const { opened, graph, setting: s, options: o, notes, choice, progress } = job
+  const { target } = choice
+  const network = await quantizeFor(job)
   progress('emit')
-  const stem = `${opened.name}.${name}.w${weightBits}a${actBits}`
-  const settings = publicOptions(o)
-  const metadata = {
-    'dqc.version': VERSION,
-    'dqc.options': JSON.stringify(settings),
-    'dqc.seed': String(o.seed ?? 0),
-    'dqc.model.sha256': opened.sha256,
-    'dqc.data.sha256': sha256(await dataFingerprint(s)),
-    ...(integerIO ? { 'dqc.io': JSON.stringify(ioGrids(network.integer)) } : {}),
-  }
-  const artifact = target.emit(network.integer, stem, metadata)
-  const folder = o.out === null ? null : (o.out ?? '.')
-  const listed = artifact.files.map((f) => ({
-    path: folder === null ? f.path : join(folder, f.path),
-    bytes: f.bytes.length,
-    sha256: sha256(f.bytes),
-    data: f.bytes,
-  }))
-  let emitted = listed[0]!.data
-  for (const [i, f] of listed.entries()) {
-    files.set(f.path, f.data)
-    if (folder === null) continue
-    const temporary = staging.stage(f.path, f.data)
-    // What is checked is what lies on the disk.
-    if (i === 0) emitted = readBytes(temporary)
-  }
+  const bits = bitsFor(o)
+  const stem = `${opened.name}.${target.name}.${o.keepScales ? 'kept' : `w${bits.weights}a${bits.activations}`}`
+  const artifact = target.emit(network.integer, stem, {
+    ...(await provenance(job)),
+    ...(choice.integerIO && choice.format === 'onnx' ? { 'dqc.io': JSON.stringify(ioGrids(network.integer)) } : {}),
+  })
+  const refused = (artifact.mapping ?? []).filter((m) => m.place === 'cpu')
+  if (refused.length && o.strict)
+    throw errors.unsupportedTarget(
+      refused.map((m) => `${m.op} ${m.name}: ${m.reason}${m.remedy ? ` (${m.remedy})` : ''}`).join('; '),
+      target.name,
+    )
+  const { listed, emitted } = place(job, artifact.files)
 
   progress('check the emitted file')
-  const raw = await loadEmitted(engine, emitted)
+  const model = await loadWritten(() => job.runtimes.loadEmitted(choice.format, emitted, network.integer))
   const checked = Math.max(1, Math.min(REFERENCE.samples, s.all.evaluation.samples, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
   const sampled = async function* (): AsyncIterable<readonly Tensor[]> {
-    const size = typeof graph.inputs[0]!.shape![0] === 'number' ? (graph.inputs[0]!.shape![0] as number) : 16
+    const fixed = network.integer.inputs[0]!.shape![0]
+    const size = typeof fixed === 'number' ? fixed : 16
     for (let from = 0; from < checked; from += size) {
       const to = Math.min(checked, from + size)
-      if (to - from !== size && typeof graph.inputs[0]!.shape![0] === 'number') return
-      const x = preprocess(await s.feed.pixels(from, to), s.feed.preprocessing)
-      yield [integerIO ? onGrid(x, network.integer) : x]
+      if (to - from !== size && typeof fixed === 'number') return
+      yield [onGrid(preprocess(await s.feed.pixels(from, to), s.feed.preprocessing), network.integer)]
     }
   }
-  const agreement = await agree(network.integer, integerIO ? viaContainer(raw, network.integer) : raw, sampled())
-  // Float islands round differently in every runtime, and a value near a rounding border then lands on the next step.
-  const islands = feedsIslands(network.integer)
-  if (islands && agreement.mismatches > 0)
-    notes.push(
-      `float islands inside the network: ${agreement.mismatches} of ${agreement.compared} output elements differ from the integer reference, by up to ${agreement.maxErrorSteps.toPrecision(3)} steps`,
-    )
-  if (agreement.mismatches > (islands ? ISLAND_TOLERANCE * agreement.compared : 0))
-    throw errors.recheckFailed(
-      `${agreement.mismatches} of ${agreement.compared} output elements differ from the integer reference, by up to ${agreement.maxErrorSteps.toPrecision(3)} steps`,
-      stem,
-      'processors without VNNI saturate products of 8-bit weights: try --weight-bits 7',
-    )
-  const emittedModel = integerIO ? asReal(raw, network.integer) : raw
+  const agreement = await agree(network.integer, model.steps, sampled())
+  const inexact = target.inexact(network.integer)
+  checkAgreement(agreement, network.integer, inexact, stem, notes, choice)
   progress('measure the emitted file')
-  const after = await measure({ model: emittedModel, gradients: network.qdq }, plan, before.found, notes)
-  await raw.release()
+  const after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
+  await model.release()
 
-  const report: Report = {
-    schema: REPORT_SCHEMA,
-    version: VERSION,
-    model: { path: opened.path, sha256: opened.sha256, format: 'onnx', batch: 'symbolic', macs: s.macs },
-    target: name,
-    format: o.format ?? 'qoperator',
-    metric: s.objective === 'classify' ? 'accuracy' : 'relativeError',
-    before: before.measurement,
+  const plan = network.plan
+  const grid = plan ? { weights: bits.weights, activations: bits.activations } : keptBits(network.integer)
+  return finish(job, stem, {
+    format: choice.form,
     after: after.measurement,
     artifact: {
-      files: listed.map(({ path, bytes, sha256: hash }) => ({ path, bytes, sha256: hash })),
-      runtime: 'onnxruntime-node',
+      files: listed,
+      runtime: RUNTIME[choice.format],
       compared: agreement.compared,
       mismatches: agreement.mismatches,
       maxErrorSteps: agreement.maxErrorSteps,
       skipped: agreement.skipped,
+      inexact,
+      mapping: artifact.mapping,
     },
     bits: {
-      weights: { grid: weightBits, storage: artifact.storage.weights, edges: edgeBits },
-      activations: { grid: actBits, storage: artifact.storage.activations, edges: edgeBits, sums: spec.sumBits },
+      weights: { grid: grid.weights, storage: artifact.storage.weights, edges: plan ? bits.edges : grid.weights },
+      activations: {
+        grid: grid.activations,
+        storage: artifact.storage.activations,
+        edges: plan ? bits.edges : grid.activations,
+        sums: plan ? SUM_BITS : grid.activations,
+      },
     },
+    layers: plan ? describeLayers(network.float, plan) : [],
+    floatNodes: plan ? floatNodes(network.float, plan, exclusion(network.float, o.exclude ?? []), target.rules) : [],
+    equalized: network.equalized,
+    graph,
+  })
+}
+
+/** Writes the network in real numbers: nothing is quantized. */
+async function toFloat(job: Job): Promise<Report> {
+  const { runtimes, opened, graph, setting: s, options: o, choice, progress } = job
+  progress('emit')
+  const stem = `${opened.name}.${choice.target.name}.${o.float16 ? 'float16' : 'float'}`
+  const bytes = choice.writeFloat(graph, await provenance(job))
+  const { listed, emitted } = place(job, [{ path: `${stem}.${choice.format}`, bytes }])
+  progress('check the emitted file')
+  const written = await loadWritten(() => runtimes.loadFloat(choice.format, emitted))
+  const reference = await runtimes.engine.load(graph)
+  const size = typeof graph.inputs[0]!.shape![0] === 'number' ? graph.inputs[0]!.shape![0] : 16
+  const samples = Math.min(REFERENCE.samples, s.all.evaluation.samples)
+  let compared = 0
+  let mismatches = 0
+  let worst = 0
+  for (let from = 0; from + size <= Math.max(size, samples); from += size) {
+    const x = [preprocess(await s.feed.pixels(from, Math.min(from + size, s.evaluation.count)), s.feed.preprocessing)]
+    if (x[0]!.shape[0] !== size) break
+    const [have, want] = [await written(x), await reference(x)]
+    want.forEach((t, k) => {
+      const [p, q] = [numbersOf(have[k]!), numbersOf(t)]
+      const top = (q as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6)
+      for (let i = 0; i < q.length; i++) {
+        const d = Math.abs(p[i]! - q[i]!) / top
+        compared++
+        if (!(d <= FLOAT_TOLERANCE)) mismatches++
+        worst = Math.max(worst, d)
+      }
+    })
+  }
+  await reference.release()
+  if (mismatches > 0 && !o.float16)
+    throw errors.recheckFailed(
+      `${mismatches} of ${compared} outputs differ from the network, by up to ${worst.toPrecision(3)} of the largest`,
+      stem,
+    )
+  if (o.float16) job.notes.push(`weights in half precision move outputs by up to ${worst.toPrecision(2)} of the largest`)
+  progress('measure the emitted file')
+  const after = await measure({ model: written, gradients: graph }, job.plan, job.before.found, job.notes)
+  await written.release()
+  const storage = { weights: o.float16 ? 16 : 32, activations: 32 }
+  return finish(job, stem, {
+    format: o.float16 ? 'float16' : 'float32',
+    after: after.measurement,
+    artifact: {
+      files: listed,
+      runtime: RUNTIME[choice.format],
+      compared,
+      mismatches: 0,
+      maxErrorSteps: 0,
+      skipped: null,
+      inexact: [],
+      mapping: null,
+    },
+    bits: {
+      weights: { grid: storage.weights, storage: storage.weights, edges: storage.weights },
+      activations: { grid: 32, storage: 32, edges: 32, sums: 32 },
+    },
+    layers: [],
+    floatNodes: [],
+    equalized: false,
+    graph,
+  })
+}
+
+/** Runtimes add in different orders. */
+const FLOAT_TOLERANCE = 1e-4
+
+/** What a report says beyond what every conversion has in common. */
+type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'floatNodes' | 'equalized'> & { readonly graph: Graph }
+
+function finish(job: Job, stem: string, outcome: Outcome): Report {
+  const { opened, setting: s, options: o, before, choice, staging } = job
+  const { graph: _, ...rest } = outcome
+  const report: Report = {
+    schema: REPORT_SCHEMA,
+    version: VERSION,
+    model: { path: opened.path, sha256: opened.sha256, format: opened.format, batch: 'symbolic', macs: s.macs },
+    target: choice.target.name,
+    metric: s.objective === 'classify' ? 'accuracy' : 'relativeError',
+    before: before.measurement,
     data: {
       source: s.evaluation.description,
       samples: s.all.evaluation.samples,
       labels: s.objective !== 'classify' ? 'none' : s.all.evaluation.labels ? 'data' : 'model',
-      calibration: { source: s.calibration.description, samples: count },
+      calibration: { source: s.calibration.description, samples: o.bits === undefined ? 0 : s.calibration.count },
       synthetic: s.synthetic,
     },
-    layers: describeLayers(network.float, network.plan),
-    floatNodes: floatNodes(network, excluded, target.supports),
-    equalized: network.equalized,
     seed: o.seed ?? 0,
-    options: settings,
-    gates: gatesOf(o, before.measurement, after.measurement, s.objective === 'classify'),
-    notes,
+    options: publicOptions(o),
+    gates: gatesOf(o, before.measurement, outcome.after, s.objective === 'classify'),
+    notes: job.notes,
+    ...rest,
   }
+  const folder = folderOf(o)
   if (folder !== null) staging.stage(join(folder, `${stem}.report.json`), `${JSON.stringify(report, null, 2)}\n`)
   return report
+}
+
+const folderOf = (o: ConvertOptions): string | null => (o.out === null ? null : (o.out ?? '.'))
+
+/** Stages the files; returns what the report says of them, and the first one's bytes as they lie on the disk. */
+function place(job: Job, written: readonly ArtifactFile[]): { listed: Report['artifact']['files']; emitted: Uint8Array } {
+  const folder = folderOf(job.options)
+  let emitted = written[0]!.bytes
+  const listed = written.map((f, i) => {
+    const path = folder === null ? f.path : join(folder, f.path)
+    job.files.set(path, f.bytes)
+    if (folder !== null) {
+      const temporary = job.staging.stage(path, f.bytes)
+      // What is checked is what lies on the disk.
+      if (i === 0) emitted = readBytes(temporary)
+    }
+    return { path, bytes: f.bytes.length, sha256: sha256(f.bytes) }
+  })
+  return { listed, emitted }
+}
+
+/** Metadata that says where a file came from. */
+async function provenance({ opened, options: o, setting }: Job): Promise<Record<string, string>> {
+  return {
+    'dqc.version': VERSION,
+    'dqc.options': JSON.stringify(publicOptions(o)),
+    'dqc.seed': String(o.seed ?? 0),
+    'dqc.model.sha256': opened.sha256,
+    'dqc.data.sha256': sha256(await dataFingerprint(setting)),
+  }
+}
+
+/**
+ * Notes how far the file is from the reference. Float islands round differently in every runtime, and a value near a rounding border then
+ * lands on the next step; kernels that round in a way of their own may be one step off. Throws CompileError where it is more than that.
+ */
+function checkAgreement(
+  a: Agreement,
+  g: Graph<'integer'>,
+  inexact: readonly string[],
+  stem: string,
+  notes: string[],
+  choice: Choice,
+): void {
+  if (a.mismatches === 0) return
+  const islands = feedsIslands(g)
+  const what = `${a.mismatches} of ${a.compared} output elements differ from the integer reference, by up to ${a.maxErrorSteps.toPrecision(3)} steps`
+  if (islands) notes.push(`float islands inside the network: ${what}`)
+  if (inexact.length) notes.push(`${inexact.join('; ')}: ${what}`)
+  const withinStep = inexact.length > 0 && a.maxErrorSteps <= 1
+  if (!withinStep && a.mismatches > (islands || inexact.length ? ISLAND_TOLERANCE * a.compared : 0))
+    throw errors.recheckFailed(
+      what,
+      stem,
+      choice.format === 'onnx' ? 'processors without VNNI saturate products of 8-bit weights: try --weight-bits 7' : null,
+    )
+}
+
+/** Bits of the finest grids among a network's layers and activations. */
+function keptBits(g: Graph<'integer'>): { weights: number; activations: number } {
+  const grids = (weights: boolean): number =>
+    g.nodes.reduce((m, n) => {
+      const isLayer = n.op === intConv || n.op === intDense
+      const q = isLayer ? (weights ? n.inputs[1]?.quant : n.outputs[0]?.quant) : null
+      return q ? Math.max(m, Math.min(16, gridBits(q))) : m
+    }, 2)
+  return { weights: grids(true), activations: grids(false) }
 }
 
 /** Whether real numbers computed inside the network are quantized again. */
@@ -329,10 +512,10 @@ function exclusion(graph: Graph<'float'>, wanted: readonly string[]): (node: Nod
 const matches = (n: Node, w: string): boolean =>
   n.name === w || n.outputs.some((v) => v.name === w) || n.op.name.toLowerCase() === w.toLowerCase() || n.attrs?.type === w
 
-/** The batch that an emitted file insists on is the graph's own. */
-const loadEmitted = async (engine: OnnxEngine, bytes: Uint8Array): Promise<Model> => {
+/** A file that dqc wrote and its runtime refuses is a failed re-check. */
+async function loadWritten<T>(load: () => Promise<T>): Promise<T> {
   try {
-    return await engine.loadBytes(bytes)
+    return await load()
   } catch (e) {
     throw e instanceof CompileError ? errors.recheckFailed(`the emitted file does not load: ${e.what}`) : e
   }
@@ -349,43 +532,9 @@ const ioGrids = (g: Graph<'integer'>): unknown => ({
   ),
 })
 
-/** Real input → steps of the network's own input grid. */
-function onGrid(x: Tensor, g: Graph<'integer'>): Tensor {
-  const q = g.inputs[0]!.quant
-  if (!q) return x
-  const steps = Int32Array.from(x.data as Float32Array, (v) => Math.min(Math.max(roundHalfEven(Math.fround(v / q.scale[0]!)), q.lo), q.hi))
-  return { dtype: 'int32', shape: x.shape, data: steps }
-}
-
-/** Steps in, steps out, over the file's uint8 containers. */
-function viaContainer(model: Model, g: Graph<'integer'>): Model {
-  const run = async (inputs: readonly Tensor[]): Promise<Tensor[]> => {
-    const fed = inputs.map((t, i): Tensor => {
-      const q = g.inputs[i]!.quant
-      return q ? { dtype: 'uint8', shape: t.shape, data: toContainer(t.data as Int32Array, q) } : t
-    })
-    return (await model(fed)).map((t, i): Tensor => {
-      const q = g.outputs[i]!.quant
-      return q ? { dtype: 'int32', shape: t.shape, data: fromContainer(t.data as Uint8Array, q) } : t
-    })
-  }
-  return Object.assign(run, { release: () => model.release() })
-}
-
-/** Real in, real out, through the network's integer inputs and outputs. */
-function asReal(model: Model, g: Graph<'integer'>): Model {
-  const inner = viaContainer(model, g)
-  const run = async (inputs: readonly Tensor[]): Promise<Tensor[]> =>
-    (await inner(inputs.map((t) => onGrid(t, g)))).map((t, i): Tensor => {
-      const q = g.outputs[i]!.quant
-      return q ? { dtype: 'float32', shape: t.shape, data: Float32Array.from(t.data as Int32Array, (v) => v * q.scale[0]!) } : t
-    })
-  return Object.assign(run, { release: () => model.release() })
-}
-
-function floatNodes(n: QuantizedNetwork, excluded: (node: Node) => boolean, supports: (node: Node) => boolean): Report['floatNodes'] {
-  return n.float.nodes
-    .filter((node) => !n.plan.integer.has(node.outputs[0]?.name ?? ''))
+function floatNodes(graph: Graph<'float'>, plan: QuantPlan, excluded: (node: Node) => boolean, rules: KernelRules): Report['floatNodes'] {
+  return graph.nodes
+    .filter((node) => !plan.integer.has(node.outputs[0]?.name ?? ''))
     .map((node) => ({
       name: node.name || (node.outputs[0]?.name ?? ''),
       op: node.op.name === 'foreign' ? node.attrs.type : node.op.name,
@@ -394,7 +543,7 @@ function floatNodes(n: QuantizedNetwork, excluded: (node: Node) => boolean, supp
           ? node.attrs.reason
           : excluded(node)
             ? 'excluded'
-            : node.op.lower === null || !supports(node)
+            : rules.lowering(node) === null
               ? 'no integer kernel'
               : 'fewer conversions',
     }))

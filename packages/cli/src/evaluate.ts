@@ -1,9 +1,9 @@
 import { createRandom, errors, type Graph, type Measurement, type Model, prepare, type Tensor } from '@dqc/core'
 import { parseModel } from '@dqc/onnx'
-import { createOnnxEngine } from '@dqc/onnx/engine'
-import { loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
+import { forFormat, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { checkCommon, type EvaluateOptions } from './options.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
+import { createRuntimes } from './runtimes.ts'
 import { createSetting } from './setting.ts'
 import { VERSION } from './version.ts'
 
@@ -24,18 +24,20 @@ export interface EvaluationReport {
 }
 
 /**
- * Clean and robust accuracy of any ONNX classifier, quantized ones included: the file runs in onnxruntime, gradients come from its graph
+ * Clean and robust accuracy of any ONNX or TFLite classifier, quantized ones included: the file runs in onnxruntime or LiteRT, gradients come from its graph
  * with integer kernels read as the real numbers they stand for (straight through the rounding), or from a surrogate.
  * Throws CompileError.
  */
-export async function evaluate(model: string | Uint8Array, options: EvaluateOptions = {}): Promise<EvaluationReport> {
-  checkCommon(options)
-  const engine = createOnnxEngine(options.threads ? { threads: options.threads } : {})
+export async function evaluate(model: string | Uint8Array, given: EvaluateOptions = {}): Promise<EvaluationReport> {
+  checkCommon(given)
+  const runtimes = createRuntimes(given)
+  const { engine } = runtimes
   try {
-    options.onProgress?.('read', 0, null)
-    const opened = openModel(model, options.shapes ? { shapes: options.shapes } : {})
+    given.onProgress?.('read', 0, null)
+    const opened = openModel(model, given.shapes ? { shapes: given.shapes } : {})
+    const options = forFormat(given, opened)
     const real = realInput(opened)
-    const runner = real.wrap(await loadOriginal(engine, opened))
+    const runner = real.wrap(await loadOriginal(runtimes, opened))
     const setting = createSetting(real.graph, opened.fixedBatch, options, false)
     const notes: string[] = []
     if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
@@ -60,7 +62,7 @@ export async function evaluate(model: string | Uint8Array, options: EvaluateOpti
     return {
       schema: 'dqc-evaluation-1',
       version: VERSION,
-      model: { path: opened.path, sha256: opened.sha256, format: 'onnx' },
+      model: { path: opened.path, sha256: opened.sha256, format: opened.format },
       metric: setting.objective === 'classify' ? 'accuracy' : 'relativeError',
       measurement,
       data: {
@@ -73,9 +75,9 @@ export async function evaluate(model: string | Uint8Array, options: EvaluateOpti
       notes,
     }
   } catch (e) {
-    throw options.signal?.aborted ? errors.interrupted('interrupted') : e
+    throw given.signal?.aborted ? errors.interrupted('interrupted') : e
   } finally {
-    await engine.close()
+    await runtimes.close()
   }
 }
 
@@ -88,7 +90,8 @@ async function gradientGraph(
   notes: string[],
 ): Promise<Graph | null> {
   const foreign = graph.nodes.filter((n) => n.op.name === 'foreign').map((n) => n.attrs.type as string)
-  if (foreign.length === 0 && graph.level === 'float') return (await prepareModel(engine, opened, runner, createRandom(1))).graph
+  if (foreign.length === 0 && graph.level === 'float')
+    return (await prepareModel(engine, opened, opened.graph, runner, createRandom(1))).graph
   if (foreign.length === 0) return graph
   notes.push(`no gradient attack: ${[...new Set(foreign)].join(', ')} have no gradient (pass --surrogate FLOAT.onnx for a transfer attack)`)
   return null
@@ -103,6 +106,8 @@ interface RealView {
  * How a file looks to data of real numbers. Files that dqc wrote with integer inputs say in their metadata which grid those are on.
  */
 function realInput(opened: OpenedModel): RealView {
+  // LiteRT is loaded with real numbers on both sides.
+  if (opened.format === 'tflite') return { graph: opened.quantized ? opened.real() : opened.graph, wrap: (m) => m }
   const quantized = opened.graph.nodes.some((n) => n.op.name === 'foreign')
   const graph: Graph = quantized ? opened.real() : prepare(opened.graph)
   if (opened.graph.inputs.every((v) => v.dtype === 'float32')) return { graph: quantized ? graph : opened.graph, wrap: (m) => m }

@@ -1,6 +1,7 @@
 import { basename, extname } from 'node:path'
 import {
   batched,
+  type Engine,
   errors,
   type Graph,
   liftBatch,
@@ -8,14 +9,17 @@ import {
   numbersOf,
   prepare,
   type Random,
+  removeQuantizers,
   sizeOf,
   type Tensor,
   tensorOf,
   widenToFloat32,
 } from '@dqc/core'
 import { embedExternalData, encodeModel, hasExternalData, inlineFunctions, modelToGraph, modelToRealGraph, parseModel } from '@dqc/onnx'
-import type { OnnxEngine } from '@dqc/onnx/engine'
+import { isTflite, readModel as readTflite, tfliteOriginOf } from '@dqc/tflite'
 import { externalLoader, readBytes, sha256 } from './files.ts'
+import type { CommonOptions } from './options.ts'
+import type { Runtimes } from './runtimes.ts'
 
 /** A model file, opened. */
 export interface OpenedModel {
@@ -23,10 +27,14 @@ export interface OpenedModel {
   readonly name: string
   readonly sha256: string
   readonly bytes: Uint8Array
+  readonly format: 'onnx' | 'tflite'
   /** The same model with all its data inside, for runtimes that take bytes. */
   readonly runnable: Uint8Array
+  /** The network in real numbers; of a quantized file, the one its integers stand for. */
   readonly graph: Graph<'float'>
-  /** The same network with integer kernels read as real numbers. */
+  /** Whether the file computes in integers. */
+  readonly quantized: boolean
+  /** The same network with its integers read as real numbers, rounding included. */
   readonly real: () => Graph<'qdq'>
   /** The batch size that the file insists on, or null. */
   readonly fixedBatch: number | null
@@ -36,32 +44,81 @@ export interface OpenOptions {
   readonly shapes?: Readonly<Record<string, readonly number[]>>
 }
 
-/** Reads a model from a path (or from bytes, then `path` only names it). */
+/** Reads a model from a path (or from bytes, then `path` only names it). Its format is told by its content. */
 export function openModel(model: string | Uint8Array, o: OpenOptions = {}): OpenedModel {
   const path = typeof model === 'string' ? model : '(bytes)'
   const bytes = typeof model === 'string' ? readBytes(model) : model
   if (bytes.length === 0) throw errors.badModel('the file is empty', path)
+  const options = o.shapes ? { shapes: o.shapes } : {}
+  const facts = {
+    path,
+    name: typeof model === 'string' ? basename(model, extname(model)) : 'model',
+    sha256: sha256(bytes),
+    bytes,
+  }
+  const content = isTflite(bytes) ? openTflite(bytes, options) : openOnnx(bytes, model, options)
+  const first = content.graph.inputs[0]?.shape?.[0]
+  return { ...facts, ...content, fixedBatch: typeof first === 'number' ? first : null }
+}
+
+type Content = Pick<OpenedModel, 'format' | 'runnable' | 'graph' | 'quantized' | 'real'>
+
+function openTflite(bytes: Uint8Array, options: OpenOptions): Content {
+  const read = readTflite(bytes, options)
+  const quantized = read.level === 'qdq'
+  return {
+    format: 'tflite',
+    runnable: bytes,
+    graph: read.level === 'qdq' ? removeQuantizers(read) : read,
+    quantized,
+    real: () => (read.level === 'qdq' ? read : { ...read, level: 'qdq' }),
+  }
+}
+
+/** Operators of files that compute in integers. */
+const QUANTIZED = /^(com\.microsoft:)?(QLinear|QGemm|QuantizeLinear|DequantizeLinear|ConvInteger|MatMulInteger|DynamicQuantize)/
+const integers = (g: Graph): string[] =>
+  g.nodes.filter((n) => n.op.name === 'foreign' && QUANTIZED.test(n.attrs.type)).map((n) => n.attrs.type)
+
+function openOnnx(bytes: Uint8Array, model: string | Uint8Array, options: OpenOptions): Content {
   const parsed = parseModel(bytes)
   const load =
     typeof model === 'string'
       ? externalLoader(model)
       : () => {
-          throw errors.badModel('a model given as bytes cannot refer to external data', path, 'open it by its path')
+          throw errors.badModel('a model given as bytes cannot refer to external data', '(bytes)', 'open it by its path')
         }
   const message = inlineFunctions(parsed)
-  const options = { loadExternal: load, ...(o.shapes ? { shapes: o.shapes } : {}) }
-  const graph = widenToFloat32(modelToGraph(message, options))
-  const first = graph.inputs[0]?.shape?.[0]
+  const reading = { loadExternal: load, ...options }
   return {
-    path,
-    name: typeof model === 'string' ? basename(model, extname(model)) : 'model',
-    sha256: sha256(bytes),
-    bytes,
+    format: 'onnx',
     runnable: hasExternalData(parsed) ? encodeModel(embedExternalData(parsed, load)) : bytes,
-    graph,
-    real: () => modelToRealGraph(message, options),
-    fixedBatch: typeof first === 'number' ? first : null,
+    graph: widenToFloat32(modelToGraph(message, reading)),
+    quantized: integers(modelToGraph(message, reading)).length > 0,
+    real: () => modelToRealGraph(message, reading),
   }
+}
+
+/** The float network to convert: of a quantized file, the one its integers stand for. Throws CompileError where dqc cannot tell it. */
+export function floatNetwork(m: OpenedModel): Graph<'float'> {
+  if (!m.quantized || m.format === 'tflite') return m.graph
+  const real = m.real()
+  const left = integers(real)
+  if (left.length)
+    throw errors.unsupportedModel(
+      `the model is already quantized, with ${left.length} nodes such as ${left[0]} that dqc cannot read as real numbers`,
+      m.path,
+      'convert the float model it came from; dqc evaluate measures quantized ones',
+    )
+  return removeQuantizers(real)
+}
+
+/** Options for the graph that was read from a file: TFLite's images have their channels last, core's second. */
+export function forFormat<T extends CommonOptions>(o: T, m: OpenedModel): T {
+  const lies = m.format === 'tflite' ? tfliteOriginOf(m.real())?.inputs[0]?.layout : 'file'
+  if (lies !== 'core' || o.layout === undefined) return o
+  if (o.layout === 'nchw') throw errors.usage('--layout nchw: the input of this TFLite model has its channels last')
+  return { ...o, layout: 'nchw' }
 }
 
 /** Random inputs of a graph, for checks that need no real data. */
@@ -84,8 +141,9 @@ const close = (a: Tensor, b: Tensor): boolean => {
 }
 
 /** The file as it is, in its runtime, for any batch size; numbers go in and come out in single precision whatever the file's own. */
-export async function loadOriginal(engine: OnnxEngine, m: OpenedModel): Promise<Model> {
-  const model = batched(await engine.loadBytes(m.runnable), m.fixedBatch)
+export async function loadOriginal(runtimes: Runtimes, m: OpenedModel): Promise<Model> {
+  if (m.format === 'tflite') return runtimes.litert().loadBytes(m.runnable, 'real')
+  const model = batched(await runtimes.onnx.loadBytes(m.runnable), m.fixedBatch)
   const own = modelToGraph(parseModel(m.runnable)).inputs.map((v) => v.dtype)
   const narrow = (d: string | undefined): d is 'float16' | 'float64' => d === 'float16' || d === 'float64'
   if (!own.some(narrow)) return model
@@ -98,32 +156,36 @@ export async function loadOriginal(engine: OnnxEngine, m: OpenedModel): Promise<
 }
 
 /**
- * The prepared float graph: passes run, and a batch fixed at export lifted where the lifted graph gives the file's own results.
+ * The prepared float graph: passes run, and a batch fixed at export lifted where the lifted graph gives the file's own results (of a
+ * quantized file, those of the float network that it stands for).
  */
 export async function prepareModel(
-  engine: OnnxEngine,
+  engine: Engine,
   m: OpenedModel,
+  source: Graph<'float'>,
   original: Model,
   random: Random,
 ): Promise<{ graph: Graph<'float'>; batch: 'symbolic' | 'lifted' | number }> {
-  if (m.fixedBatch === null) return { graph: prepare(m.graph), batch: 'symbolic' }
-  const lifted = liftBatch(m.graph)
+  if (m.fixedBatch === null) return { graph: prepare(source), batch: 'symbolic' }
+  const lifted = liftBatch(source)
   if (
     lifted &&
-    m.graph.inputs.every((v) => v.dtype === 'float32') &&
+    source.inputs.every((v) => v.dtype === 'float32') &&
     lifted.inputs.every((v) => v.shape!.slice(1).every((d) => typeof d === 'number'))
   ) {
     const graph = prepare(lifted)
     const inputs = randomInputs(lifted, 2, random)
     const model = await engine.load(graph)
+    const unlifted = m.quantized ? batched(await engine.load(prepare(source)), m.fixedBatch) : null
     try {
-      const [have, want] = [await model(inputs), await original(inputs)]
+      const [have, want] = [await model(inputs), await (unlifted ?? original)(inputs)]
       if (want.every((t, i) => close(have[i]!, t))) return { graph, batch: 'lifted' }
     } catch {
       // A graph that cannot run with two samples keeps its one.
     } finally {
       await model.release()
+      await unlifted?.release()
     }
   }
-  return { graph: prepare(m.graph), batch: m.fixedBatch }
+  return { graph: prepare(source), batch: m.fixedBatch }
 }

@@ -1,6 +1,7 @@
 import type { AttackName, Norm, ObserverKind } from '@dqc/core'
 import { attackNames, errors, observerKinds } from '@dqc/core'
 import type { FeedOptions } from './data/feed.ts'
+import { TARGETS } from './targets.ts'
 
 /** Told what is going on: a stage, how far it is, and of how much (null: not known). */
 export type OnProgress = (stage: string, done: number, of: number | null) => void
@@ -45,15 +46,24 @@ export interface CommonOptions extends DataOptions, AttackOptions {
 }
 
 export interface ConvertOptions extends CommonOptions {
-  /** 2–8; sets weight and activation bits together. */
-  readonly bits: number
+  /** 2–8; sets weight and activation bits together. Needed unless `dequantize` or `keepScales` says that nothing is to be quantized. */
+  readonly bits?: number
   readonly weightBits?: number
   readonly actBits?: number
   /** First and last layers, and the outputs. Default 8. */
   readonly edgeBits?: number
-  /** Default ['ort']. */
+  /** ort, tflite, edgetpu. Default: the runtime of the source file's own format. */
   readonly targets?: readonly string[]
+  /** Write the network in real numbers instead of quantizing it; of a quantized file, the one that its integers stand for. */
+  readonly dequantize?: boolean
+  /** With dequantize: store weights in half precision (TFLite). */
+  readonly float16?: boolean
+  /** Keep the integers, scales and zero points of a file that is quantized already, and write them for the target. */
+  readonly keepScales?: boolean
+  /** Fail where an operator would not run on the target's accelerator. */
+  readonly strict?: boolean
   readonly format?: 'qoperator' | 'qdq'
+  /** Default: float; int8 for edgetpu, and where the scales of an integer file are kept. */
   readonly io?: 'float' | 'int8'
   /** Store weights of at most four bits as packed INT4. */
   readonly packWeights?: boolean
@@ -106,8 +116,6 @@ export function checkCommon(o: CommonOptions): void {
   if (o.evalData && !o.data) throw errors.usage('--eval-data needs --data as well')
 }
 
-export const TARGETS = ['ort'] as const
-
 export function checkConvert(o: ConvertOptions): void {
   checkCommon(o)
   whole('--calib-samples', o.calibSamples, 1)
@@ -120,11 +128,19 @@ export function checkConvert(o: ConvertOptions): void {
     if (v !== undefined && (!Number.isInteger(v) || v < 2 || v > 8))
       throw errors.usage(`${name} must be a whole number from 2 to 8, not ${v}`)
   for (const t of o.targets ?? []) oneOf('--target', t, TARGETS as readonly string[])
+  const modes = [o.bits !== undefined && '--bits', o.dequantize && '--dequantize', o.keepScales && '--keep-scales'].filter(Boolean)
+  if (modes.length !== 1)
+    throw errors.usage(
+      modes.length ? `${modes.join(' and ')} exclude one another` : '--bits is missing',
+      null,
+      'pass --bits 2–8, --dequantize, or --keep-scales for a quantized file',
+    )
+  if (o.float16 && !o.dequantize) throw errors.usage('--float16 goes with --dequantize')
   oneOf('--format', o.format, ['qoperator', 'qdq'])
   oneOf('--io', o.io, ['float', 'int8'])
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])
-  if (o.packWeights && (o.weightBits ?? o.bits) > 4)
+  if (o.packWeights && (o.weightBits ?? o.bits ?? 0) > 4)
     throw errors.usage(`--pack-weights stores weights of at most 4 bits, not ${o.weightBits ?? o.bits}`)
   if (o.maxRobustDrop !== undefined && o.attacks?.length === 0) throw errors.usage('--max-robust-drop needs an attack to be measured by')
   for (const [name, v] of [

@@ -1,4 +1,4 @@
-import type { LayerReport, Measurement } from '@dqc/core'
+import type { LayerReport, MappedOperator, Measurement } from '@dqc/core'
 
 export const REPORT_SCHEMA = 'dqc-report-1'
 
@@ -33,6 +33,10 @@ export interface Report {
     readonly mismatches: number
     readonly maxErrorSteps: number
     readonly skipped: string | null
+    /** Kernels whose results may be one step off the reference, with the reason. */
+    readonly inexact: readonly string[]
+    /** For targets with an accelerator: where each operator of the file runs, why, and what would change it. */
+    readonly mapping: readonly MappedOperator[] | null
   }
   readonly bits: {
     readonly weights: { readonly grid: number; readonly storage: number; readonly edges: number }

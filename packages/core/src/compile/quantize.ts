@@ -1,10 +1,11 @@
-import type { Graph, Node } from '../ir/graph.ts'
+import type { Graph } from '../ir/graph.ts'
 import { correctBias } from '../passes/correctBias.ts'
 import { equalize } from '../passes/equalize.ts'
 import { insertQuantizers, planQuantization, type QuantPlan } from '../passes/insertQuantizers.ts'
 import { lower } from '../passes/lower.ts'
 import { runPasses } from '../passes/pass.ts'
 import { calibrate, type Ranges } from '../quant/calibrate.ts'
+import type { KernelRules } from '../quant/rules.ts'
 import type { QuantSpec } from '../quant/spec.ts'
 import { type Batches, outputError } from '../run/compare.ts'
 import type { Engine } from '../run/engine.ts'
@@ -14,7 +15,7 @@ export interface QuantizeOptions {
   /** auto: kept where it lowers the error of the outputs on calibration data. */
   readonly equalize: 'auto' | 'on' | 'off'
   readonly biasCorrection: boolean
-  readonly supports: (node: Node) => boolean
+  readonly rules: KernelRules
   /** Told what is being done, and how many samples a pass over the data has seen. */
   readonly onProgress?: (step: string, samples: number) => void
 }
@@ -41,10 +42,10 @@ export async function quantizeNetwork(
   tuning: Batches,
   options: QuantizeOptions,
 ): Promise<QuantizedNetwork> {
-  const { spec, supports } = options
+  const { spec, rules } = options
   const attempt = async (g: Graph<'float'>, step: string): Promise<{ g: Graph<'float'>; ranges: Ranges; plan: QuantPlan }> => {
     const ranges = await calibrate(engine, g, calibration(), (n) => options.onProgress?.(step, n))
-    return { g, ranges, plan: planQuantization(g, spec, ranges, supports) }
+    return { g, ranges, plan: planQuantization(g, spec, ranges, rules) }
   }
   const equal = options.equalize === 'off' ? graph : runPasses(graph, [equalize])
   let best = await attempt(equal, 'calibrate')
@@ -62,5 +63,5 @@ export async function quantizeNetwork(
     : best.g
   options.onProgress?.('lower', 0)
   const qdq = insertQuantizers(corrected, best.plan).graph
-  return { float: corrected, qdq, integer: lower(qdq, supports, spec.integerIO), plan: best.plan, ranges: best.ranges, equalized }
+  return { float: corrected, qdq, integer: lower(qdq, rules, spec.integerIO), plan: best.plan, ranges: best.ranges, equalized }
 }

@@ -44,7 +44,7 @@ function unary<A = Record<string, never>>(u: Unary<A>): Op<A> {
     lipschitz: u.lipschitz ?? null,
     positivelyHomogeneous: u.positivelyHomogeneous ?? false,
     clamp: u.clamp ? (_, attrs) => u.clamp!(attrs) : null,
-    lower: u.result ? null : (b, node, [x], out) => lookUp(b, x!, out, (v) => u.f(v, node.attrs)),
+    lower: u.result ? null : (b, node, [x], out) => lookUp(b, x!, out, u.name, (v) => u.f(v, node.attrs)),
   }
 }
 

@@ -9,6 +9,7 @@ import * as normalize from './normalize.ts'
 import * as pool from './pool.ts'
 import * as reduce from './reduce.ts'
 import * as structure from './structure.ts'
+import * as tflite from './tflite.ts'
 
 const isOp = (x: unknown): x is Op => typeof x === 'object' && x !== null && 'infer' in x && 'eval' in x
 
@@ -22,6 +23,7 @@ export const ops: readonly Op[] = [
   pool,
   normalize,
   integer,
+  tflite,
   fakeQuant,
   foreign,
 ].flatMap((m) => Object.values(m as Record<string, unknown>).filter(isOp))

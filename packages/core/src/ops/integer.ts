@@ -8,7 +8,7 @@ import { type ConvAttrs, convolve, type Window, windowSize } from './convolve.ts
 import { broadcast, broadcastStrides, shapeOf, typed, walk } from './shapes.ts'
 
 /** What every integer op shares: it exists only after lowering, and is not differentiated. */
-const integerOnly = {
+export const integerOnly = {
   levels: ['integer'] as readonly Level[],
   grad: null,
   weights: null,
@@ -55,8 +55,8 @@ export const dequantize: Op<{ scale: number }> = {
   ],
 }
 
-/** y = table[x − lo]: any function of one integer, already on the output grid */
-export const lookup: Op<{ lo: number; table: readonly number[] }> = {
+/** y = table[x − lo]: any function of one integer, already on the output grid. `of` names it; identity moves to another grid */
+export const lookup: Op<{ lo: number; table: readonly number[]; of: string }> = {
   ...integerOnly,
   name: 'lookup',
   spec: 'dqc: saturate(RNE(fp32(f(s_x·q))/s_y)) tabulated over the input grid',
@@ -71,13 +71,13 @@ export const lookup: Op<{ lo: number; table: readonly number[] }> = {
 }
 
 /** A table of f over the grid of `x`, onto the grid `out`. Null when the grid of `x` is per channel. */
-export function lookUp(b: Builder, x: Value, out: QuantParams, f: (x: number) => number): Value | null {
+export function lookUp(b: Builder, x: Value, out: QuantParams, of: string, f: (x: number) => number): Value | null {
   const q = x.quant
   if (!q || q.axis !== null || out.axis !== null) return null
   const table = Array.from({ length: q.hi - q.lo + 1 }, (_, i) =>
     quantizeValue(Math.fround(f(Math.fround(q.scale[0]! * (q.lo + i)))), out.scale[0]!, out.lo, out.hi),
   )
-  return b.emit(lookup, [x], { lo: q.lo, table }, { quant: out })
+  return b.emit(lookup, [x], { lo: q.lo, table, of }, { quant: out })
 }
 
 /** Multipliers from accumulator steps to output steps, one per output channel (or a single one). */
@@ -206,10 +206,11 @@ export function multiplyMatrices(x: Tensor, y: Tensor): { shape: number[]; data:
 }
 
 /**
- * Where a uint8 container puts zero: signed grids in its middle, unsigned ones at its start. Sums and products of ONNX Runtime are taken
- * in fp32 with these offsets inside, so the last bit depends on them.
+ * Where a uint8 container puts zero: unsigned grids at its start, signed ones in its middle, and grids that reach further to one side (from
+ * files that others quantized) where they fit. Sums and products of ONNX Runtime are taken in fp32 with these offsets inside, so the last
+ * bit depends on them.
  */
-export const containerZero = (q: { lo: number }): 0 | 128 => (q.lo < 0 ? 128 : 0)
+export const containerZero = (q: { lo: number; hi: number }): number => (q.lo >= 0 ? 0 : q.lo >= -128 && q.hi <= 127 ? 128 : -q.lo)
 
 interface Affine extends Saturation {
   readonly scaleX: number
@@ -221,7 +222,7 @@ interface Affine extends Saturation {
 }
 
 /** Broadcast of two integer tensors under one scalar rule. */
-function combine(x: Tensor, y: Tensor, f: (p: number, q: number) => number): Tensor {
+export function combine(x: Tensor, y: Tensor, f: (p: number, q: number) => number): Tensor {
   const shape = broadcast(x.shape, y.shape) as number[]
   const [p, q] = [numbersOf(x), numbersOf(y)]
   const out = new Int32Array(sizeOf(shape))

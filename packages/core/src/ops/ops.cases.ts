@@ -10,6 +10,7 @@ import { batchNorm, instanceNorm, layerNorm, localResponseNorm, logSoftmax, soft
 import { averagePool, globalAveragePool, globalMaxPool, maxPool, maxPoolGrad } from './pool.ts'
 import * as r from './reduce.ts'
 import * as s from './structure.ts'
+import * as fixed from './tflite.ts'
 
 /** One point at which an op record is held against itself. */
 export interface Case {
@@ -303,7 +304,7 @@ export const cases: readonly Case[] = [
     expect: [0, 2, 0, 7, -7],
   },
   { op: int.dequantize, inputs: [q([2], [-3, 4])], attrs: { scale: 0.5 }, expect: [-1.5, 2] },
-  { op: int.lookup, inputs: [q([3], [-1, 0, 1])], attrs: { lo: -1, table: [5, 6, 7] }, expect: [5, 6, 7] },
+  { op: int.lookup, inputs: [q([3], [-1, 0, 1])], attrs: { lo: -1, table: [5, 6, 7], of: 'identity' }, expect: [5, 6, 7] },
   {
     op: int.intConv,
     inputs: [q([1, 1, 2, 2], [1, 2, 3, 4]), q([2, 1, 1, 1], [1, -2]), q([2], [1, 0])],
@@ -343,5 +344,34 @@ export const cases: readonly Case[] = [
     attrs: { ...sat, scaleX: 1, scaleOut: 0.5 },
     expect: [6],
     symbolic: false,
+  },
+  {
+    op: fixed.fixedAdd,
+    note: 'half upwards',
+    inputs: [q([2], [3, -4]), q([2], [1, 1])],
+    attrs: { ...sat, scaleX: 1, scaleY: 0.5, scaleOut: 1, sign: 1 },
+    expect: [4, -3],
+  },
+  { op: fixed.fixedMul, inputs: [q([2], [3, -4]), q([2], [1, 1])], attrs: { ...sat, multiplier: 0.5 }, expect: [2, -2] },
+  {
+    op: fixed.fixedAveragePool,
+    note: 'half away from zero, in the container',
+    inputs: [q([1, 1, 2, 2], [1, 2, 3, 4])],
+    attrs: { ...win(), ...sat, kernel: [2, 2], ceil: false, countIncludePad: false, zero: -128 },
+    expect: [2],
+    symbolic: false,
+  },
+  {
+    op: fixed.fixedMean,
+    inputs: [q([1, 1, 2, 2], [1, 2, 3, 5])],
+    attrs: { ...sat, scaleX: 1, scaleOut: 0.5 },
+    expect: [6],
+    symbolic: false,
+  },
+  {
+    op: fixed.fixedSoftmax,
+    inputs: [q([1, 2], [5, 5])],
+    attrs: { axis: 1, scaleX: 0.1, scaleOut: 1 / 256, lo: 0, hi: 255 },
+    expect: [128, 128],
   },
 ]

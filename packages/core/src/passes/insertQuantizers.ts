@@ -5,10 +5,12 @@ import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value
 import { liveNodes } from '../ir/rewrite.ts'
 import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
+import { identity } from '../ops/foreign.ts'
 import type { Ranges } from '../quant/calibrate.ts'
 import { chooseScale, type Range } from '../quant/observer.ts'
+import type { KernelRules } from '../quant/rules.ts'
 import { activationGrid, checkSpec, type QuantSpec, signedGrid } from '../quant/spec.ts'
-import { fitScales, weightScales } from '../quant/weights.ts'
+import { fitScales, weightScale, weightScales } from '../quant/weights.ts'
 import { assignIslands, type Side } from './assignIslands.ts'
 
 /** Where each quantized value's grid came from, for the report. */
@@ -28,9 +30,9 @@ export interface QuantPlan {
 /**
  * Plans the grids: which values are quantized, with how many bits and which scale. Values whose ops pass numbers through (pools, Reshape,
  * Concat …) share one grid. An activation that only clamps is absorbed into the grid of the op before it.
- * `supported` says what the target has an integer kernel for. Throws CompileError when a range is missing or not finite.
+ * `rules` say what the target has integer kernels for. Throws CompileError when a range is missing or not finite.
  */
-export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges: Ranges, supported: (node: Node) => boolean): QuantPlan {
+export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges: Ranges, rules: KernelRules): QuantPlan {
   checkSpec(spec)
   const uses = usesOf(graph)
   const isLayer = (n: Node): boolean => n.op.weights !== null
@@ -40,8 +42,7 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     return isConstant(n.inputs[info.weight]) && (!bias || isConstant(bias)) && !isConstant(n.inputs[0])
   }
   const able = (n: Node): boolean =>
-    n.op.lower !== null &&
-    supported(n) &&
+    rules.lowering(n) !== null &&
     !spec.exclude(n) &&
     n.outputs.every((v) => v.dtype === 'float32') &&
     n.inputs.every((v) => v === null || v.dtype === 'float32' || isConstant(v))
@@ -54,6 +55,7 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   const integer = assignIslands(graph, side, spec.integerIO)
 
   // Values that share one grid.
+  const shares = (n: Node): boolean => n.op.quant === 'shared' || rules.tied(n)
   const parent = new Map<Value, Value>()
   const root = (v: Value): Value => {
     const p = parent.get(v) ?? v
@@ -63,8 +65,7 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     parent.set(root(a), root(c))
   }
   const data = (n: Node): Value[] => n.inputs.filter((v): v is Value => v !== null && isFloat(v.dtype) && !isConstant(v))
-  for (const n of graph.nodes)
-    if (integer.has(n) && n.op.quant === 'shared') for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
+  for (const n of graph.nodes) if (integer.has(n) && shares(n)) for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
 
   // A clamp right behind an integer op (or a conversion) needs no op of its own.
   const candidates = absorbedClamps(graph, integer)
@@ -85,10 +86,13 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   const edges = edgeLayers(graph, isLayer)
   const grids = new Map<string, QuantParams>()
   for (const members of groups.values()) {
-    const bits = bitsOf(members, uses, spec, edges, integer)
-    // The last value of a chain has seen everything that passes through it.
-    const last = members.reduce((a, v) => ((order.get(uses.producer(v)!) ?? -1) >= (order.get(uses.producer(a)!) ?? -1) ? v : a))
+    const bits = bitsOf(members, uses, spec, edges, integer, shares)
     const seen = members.map((v) => rangeOf(ranges, v))
+    // The last value of a chain has seen everything that passes through it; a mean has not, and what it averaged needs the wider grid.
+    const averaged = members.some((v) => rules.tied(uses.producer(v) ?? NOBODY))
+    const reach = (v: Value): number =>
+      averaged ? Math.max(-rangeOf(ranges, v).min, rangeOf(ranges, v).max) : (order.get(uses.producer(v)!) ?? -1)
+    const last = members.reduce((a, v) => (reach(v) >= reach(a) ? v : a))
     const grid = activationGrid(
       bits,
       seen.some((r) => r.min < 0),
@@ -96,7 +100,8 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const range = rangeOf(ranges, last)
     // The largest scores decide: a clip that lowers the mean error would make them equal.
     const observer = members.some((v) => uses.isOutput(v)) ? 'minmax' : spec.observer
-    const q: QuantParams = { scale: Float32Array.of(chooseScale(range, observer, grid.lo, grid.hi)), axis: null, ...grid }
+    const fixed = members.flatMap((v) => rules.fixedGrid(uses.producer(v) ?? NOBODY) ?? [])[0]
+    const q: QuantParams = fixed ?? { scale: Float32Array.of(chooseScale(range, observer, grid.lo, grid.hi)), axis: null, ...grid }
     for (const v of members) grids.set(v.name, q)
   }
   // Where the clamp's grid reaches beyond its interval (it is shared with other values), the clamp stays an op and its input needs a grid.
@@ -128,13 +133,20 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const bits = edges.has(n) ? spec.edgeBits : spec.weightBits
     const { lo, hi } = signedGrid(bits)
     const x = grids.get(n.inputs[0]!.name)!
-    const scales = weightScales(w, info.axis, hi, spec.observer !== 'minmax')
+    const scales = rules.perChannel(n)
+      ? weightScales(w, info.axis, hi, spec.observer !== 'minmax')
+      : new Float32Array(w.shape[info.axis]!).fill(weightScale(w, hi, spec.observer !== 'minmax'))
     const fitted = fitScales(scales, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
-    weights.set(name, { scale: fitted, axis: info.axis, lo, hi })
+    // One scale has to fit all channels.
+    const one = Float32Array.of(fitted.reduce((m, s) => Math.max(m, s), 0))
+    weights.set(name, rules.perChannel(n) ? { scale: fitted, axis: info.axis, lo, hi } : { scale: one, axis: null, lo, hi })
   }
   const names = (nodes: Iterable<Node>): Set<string> => new Set([...nodes].map((n) => n.outputs[0]!.name))
   return { integer: names(integer), absorbed, grids, weights, edges: names(edges) }
 }
+
+/** Stands for the maker of a network input. */
+const NOBODY: Node = { op: identity, name: '', inputs: [], outputs: [], attrs: {} }
 
 const scaleOfConstant = (t: Tensor): Float32Array =>
   Float32Array.of((numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1)
@@ -220,10 +232,11 @@ function bitsOf(
   spec: QuantSpec,
   edges: ReadonlySet<Node>,
   integer: ReadonlySet<Node>,
+  shares: (n: Node) => boolean,
 ): number {
   const inside = new Set(members)
   const wants = members.flatMap((v) => {
-    const readers = uses.consumers(v).filter((n) => !(integer.has(n) && n.op.quant === 'shared' && inside.has(n.outputs[0]!)))
+    const readers = uses.consumers(v).filter((n) => !(integer.has(n) && shares(n) && inside.has(n.outputs[0]!)))
     const each = readers.map((n) => {
       if (!integer.has(n)) return spec.edgeBits
       if (edges.has(n)) return spec.edgeBits

@@ -1,30 +1,52 @@
-import { createBuilder } from '../ir/builder.ts'
+import { type Builder, createBuilder } from '../ir/builder.ts'
 import { invariant } from '../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
 import { liveNodes } from '../ir/rewrite.ts'
 import { numbersOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { quantizeValue } from '../math/fixedPoint.ts'
 import { fakeQuant, gridOf } from '../ops/fakeQuant.ts'
-import { dequantize, quantize } from '../ops/integer.ts'
+import { identity } from '../ops/foreign.ts'
+import { dequantize, lookUp, quantize } from '../ops/integer.ts'
+import type { KernelRules } from '../quant/rules.ts'
 
 /** A constant on its grid: int8 steps. */
-function quantizeConstant(t: Tensor, q: QuantParams): Tensor {
+export function quantizeConstant(t: Tensor, q: QuantParams): Tensor {
   const from = numbersOf(t)
   const step = q.axis === null ? 1 : stridesOf(t.shape)[q.axis]!
   const n = q.axis === null ? 1 : t.shape[q.axis]!
   return tensorOf(
-    'int8',
+    // Weights that others quantized around a zero point of their own reach beyond eight signed bits.
+    q.lo < -128 || q.hi > 127 ? 'int16' : 'int8',
     t.shape,
-    Int8Array.from(from as Float32Array, (v, i) => quantizeValue(v, q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!, q.lo, q.hi)),
+    Int16Array.from(from as Float32Array, (v, i) => quantizeValue(v, q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!, q.lo, q.hi)),
   )
+}
+
+/** The real numbers of a constant on its grid. */
+function realConstant(t: Tensor, q: QuantParams): Tensor {
+  const step = q.axis === null ? 1 : stridesOf(t.shape)[q.axis]!
+  const n = q.axis === null ? 1 : t.shape[q.axis]!
+  const steps = numbersOf(t) as Int8Array
+  return tensorOf(
+    'float32',
+    t.shape,
+    Float32Array.from(steps, (v, i) => v * q.scale[q.axis === null ? 0 : Math.floor(i / step) % n]!),
+  )
+}
+
+/** Steps of one grid as steps of another. */
+function onGrid(b: Builder, steps: Value, grid: QuantParams): Value {
+  const have = steps.quant!
+  if (have.lo === grid.lo && have.hi === grid.hi && have.scale[0] === grid.scale[0]) return steps
+  return lookUp(b, steps, grid, identity.name, (v) => v) ?? steps
 }
 
 /**
  * qdq → integer: each op between quantizers becomes its integer form, constants become integers, and values that cross into or out of a
- * float island get the one conversion they need. `supported` says what the target has an integer kernel for.
+ * float island get the one conversion they need. `rules` say what the target has integer kernels for.
  * With `integerIO`, inputs and outputs are grid integers. Throws CompileError when a layer cannot be computed in 32-bit accumulators.
  */
-export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, integerIO: boolean): Graph<'integer'> {
+export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolean): Graph<'integer'> {
   const b = createBuilder()
   const uses = usesOf(graph)
   const steps = new Map<Value, Value>()
@@ -35,7 +57,8 @@ export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, i
     let r = reals.get(v)
     if (!r) {
       const s = steps.get(v)
-      if (s) reals.set(v, (r = b.emit(dequantize, [s], { scale: s.quant!.scale[0]! }, { outputs: [`${v.name}.real`] })))
+      if (s && isConstant(s)) reals.set(v, (r = b.constant(realConstant(s.data, s.quant!), s.name)))
+      else if (s) reals.set(v, (r = b.emit(dequantize, [s], { scale: s.quant!.scale[0]! }, { outputs: [`${v.name}.real`] })))
       else {
         // A float op is only computed where somebody needs its real result.
         const maker = uses.producer(v)
@@ -70,12 +93,13 @@ export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, i
       const grid = gridOf(node.inputs[1]!, node.attrs)
       const out = node.outputs[0]!
       if (isConstant(x)) steps.set(out, b.constant(quantizeConstant(x.data, grid), x.name, grid))
-      else if (steps.has(x!)) steps.set(out, steps.get(x!)!)
+      else if (steps.has(x!)) steps.set(out, onGrid(b, steps.get(x!)!, grid))
       else {
         const maker = uses.producer(x!)
+        const lowering = maker ? rules.lowering(maker) : null
         const fused =
-          node.attrs.fused && maker?.op.lower && supported(maker) && maker.inputs.every(isStep)
-            ? maker.op.lower(
+          node.attrs.fused && maker && lowering && maker.inputs.every(isStep)
+            ? lowering(
                 b,
                 maker,
                 maker.inputs.map((v) => (v ? (steps.get(v) ?? v) : null)),
@@ -90,15 +114,10 @@ export function lower(graph: Graph<'qdq'>, supported: (node: Node) => boolean, i
       continue
     }
     // Ops that pass numbers through stay on the grid they are fed.
-    if (
-      node.op.quant === 'shared' &&
-      node.op.lower &&
-      supported(node) &&
-      node.inputs.every(isStep) &&
-      node.inputs.some((v) => v !== null && steps.has(v))
-    ) {
+    const lowering = node.op.quant === 'shared' ? rules.lowering(node) : null
+    if (lowering && node.inputs.every(isStep) && node.inputs.some((v) => v !== null && steps.has(v))) {
       const grid = steps.get(node.inputs.find((v) => v !== null && steps.has(v))!)!.quant!
-      const lowered = node.op.lower(
+      const lowered = lowering(
         b,
         node,
         node.inputs.map((v) => (v ? (steps.get(v) ?? v) : null)),

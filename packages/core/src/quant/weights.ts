@@ -20,27 +20,32 @@ export function slices(t: Tensor, axis: number): Float64Array[] {
 }
 
 /** One scale per channel: least Σ(w − s·clip(RNE(w/s)))², or max|w|/hi for the minmax observer. Channels of zeros get 0. */
-export function weightScales(t: Tensor, axis: number, hi: number, byError: boolean): Float32Array {
-  return Float32Array.from(slices(t, axis), (w) => {
-    const top = w.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
-    if (top === 0 || !byError) return top / hi
-    let best = top / hi
-    let least = Number.POSITIVE_INFINITY
-    for (let i = 0; i < CANDIDATES; i++) {
-      // Clips from the full range down to a fifth of it.
-      const s = Math.fround((top / hi) * (1 - (0.8 * i) / CANDIDATES))
-      let e = 0
-      for (let k = 0; k < w.length && e < least; k++) {
-        const q = Math.min(Math.max(roundHalfEven(w[k]! / s), -hi), hi)
-        e += (w[k]! - s * q) ** 2
-      }
-      if (e < least) {
-        least = e
-        best = s
-      }
+export const weightScales = (t: Tensor, axis: number, hi: number, byError: boolean): Float32Array =>
+  Float32Array.from(slices(t, axis), (w) => scaleOf(w, hi, byError))
+
+/** One scale for a whole tensor, chosen the same way. */
+export const weightScale = (t: Tensor, hi: number, byError: boolean): number =>
+  scaleOf(Float64Array.from(numbersOf(t) as Float32Array), hi, byError)
+
+function scaleOf(w: Float64Array, hi: number, byError: boolean): number {
+  const top = w.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
+  if (top === 0 || !byError) return top / hi
+  let best = top / hi
+  let least = Number.POSITIVE_INFINITY
+  for (let i = 0; i < CANDIDATES; i++) {
+    // Clips from the full range down to a fifth of it.
+    const s = Math.fround((top / hi) * (1 - (0.8 * i) / CANDIDATES))
+    let e = 0
+    for (let k = 0; k < w.length && e < least; k++) {
+      const q = Math.min(Math.max(roundHalfEven(w[k]! / s), -hi), hi)
+      e += (w[k]! - s * q) ** 2
     }
-    return best
-  })
+    if (e < least) {
+      least = e
+      best = s
+    }
+  }
+  return best
 }
 
 /**

@@ -1,4 +1,5 @@
-import type { Graph, Level, Node } from '../ir/graph.ts'
+import type { Graph, Level } from '../ir/graph.ts'
+import type { KernelRules } from '../quant/rules.ts'
 
 /** A file that a target wants written. */
 export interface ArtifactFile {
@@ -7,11 +8,24 @@ export interface ArtifactFile {
   readonly bytes: Uint8Array
 }
 
+/** Where an accelerator's compiler will put one operator of the file, and what would put it elsewhere. */
+export interface MappedOperator {
+  readonly name: string
+  readonly op: string
+  readonly place: 'accelerator' | 'cpu'
+  /** Why it is on the CPU; null on the accelerator. */
+  readonly reason: string | null
+  /** What to change; null where nothing needs to, or can. */
+  readonly remedy: string | null
+}
+
 /** What a target makes of a graph: its files, the first of them the model itself. */
 export interface Artifact {
   readonly files: readonly ArtifactFile[]
   /** Bits that a weight and an activation take up in the files. */
   readonly storage: { readonly weights: number; readonly activations: number }
+  /** For targets with an accelerator: every operator's place. */
+  readonly mapping: readonly MappedOperator[] | null
 }
 
 /** Facts that a target writes into its files' metadata. */
@@ -21,7 +35,13 @@ export type Metadata = Readonly<Record<string, string>>
 export interface Target<L extends Level = Level> {
   readonly name: string
   readonly accepts: L
-  /** Whether there is an integer kernel for a node of the float graph. */
-  supports(node: Node): boolean
+  /** What its integer kernels can do. */
+  readonly rules: KernelRules
+  /** The float graph in the ops that the target has; the same function. */
+  prepare(graph: Graph<'float'>): Graph<'float'>
+  /** The integer graph as the target's kernels want its scales; the same integers. */
+  legalize(graph: Graph<L>): Graph<L>
+  /** Kernels whose results may differ from the reference by one step, with the reason; none where all are exact. */
+  inexact(graph: Graph<L>): readonly string[]
   emit(graph: Graph<L>, stem: string, metadata: Metadata): Artifact
 }

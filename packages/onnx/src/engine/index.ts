@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads'
-import { type Engine, errors, type Graph, type Model, type Tensor } from '@dqc/core'
+import { createWorkerCalls, type Engine, type Graph, type Model, type Tensor } from '@dqc/core'
 import { writeModel } from '../write/write.ts'
 
 export interface EngineOptions {
@@ -28,37 +28,7 @@ export interface LoadedModel extends Model {
  * Loading and running reject with CompileError carrying onnxruntime's own message.
  */
 export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
-  let worker: Worker | null = null
-  let next = 0
-  const waiting = new Map<number, { resolve: (v: any) => void; reject: (e: Error) => void }>()
-  const fail = (what: string): void => {
-    for (const w of waiting.values()) w.reject(errors.unsupportedModel(what, 'onnxruntime'))
-    waiting.clear()
-  }
-  const start = (): Worker => {
-    const w = new Worker(new URL('./worker.js', import.meta.url))
-    w.on('message', (m: { id: number; value?: unknown; error?: string }) => {
-      const entry = waiting.get(m.id)
-      waiting.delete(m.id)
-      if (waiting.size === 0) w.unref()
-      if (m.error !== undefined) entry?.reject(errors.unsupportedModel(m.error.replace(/\s+/g, ' '), 'onnxruntime'))
-      else entry?.resolve(m.value)
-    })
-    w.on('error', (e) => fail(e instanceof Error ? e.message : String(e)))
-    w.on('exit', () => fail('the worker ended'))
-    return w
-  }
-  const ask = <T>(message: object): Promise<T> => {
-    worker ??= start()
-    const w = worker
-    return new Promise<T>((resolve, reject) => {
-      const id = next++
-      waiting.set(id, { resolve, reject })
-      // Only pending work keeps the process alive.
-      w.ref()
-      w.postMessage({ ...message, id })
-    })
-  }
+  const { ask, close } = createWorkerCalls('onnxruntime', () => new Worker(new URL('./worker.js', import.meta.url)))
   const session = {
     executionProviders: [...(options.providers ?? ['cpu'])],
     graphOptimizationLevel: options.optimization ?? 'all',
@@ -78,10 +48,6 @@ export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
     name: 'onnxruntime',
     loadBytes,
     load: (graph: Graph) => loadBytes(writeModel({ ...graph, origin: null })),
-    async close() {
-      const w = worker
-      worker = null
-      await w?.terminate()
-    },
+    close,
   }
 }

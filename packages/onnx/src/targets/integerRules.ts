@@ -55,6 +55,7 @@ function operand(w: NodeWriter, v: Value, name: string): string {
 
 /** The weights as int8, or packed to INT4 and widened at load time, which the runtime folds away. */
 function weight(w: NodeWriter, v: Value, name: string, packed: boolean): string {
+  if (isWide(v.quant!)) return w.constant(tensorOf('uint8', v.data!.shape, toContainer(numbersOf(v.data!), v.quant!)), v.name)
   if (!packed || v.quant!.hi > 7 || v.quant!.lo < -8) return name
   w.atLeast(21)
   const stored = w.raw(int4Tensor(`${v.name}_int4`, v.data!.shape, numbersOf(v.data!)))
@@ -63,8 +64,13 @@ function weight(w: NodeWriter, v: Value, name: string, packed: boolean): string 
   return wide
 }
 
+/** Weights that others quantized around a zero point of their own need an unsigned container. */
+const isWide = (q: QuantParams): boolean => q.lo < -128 || q.hi > 127
+
 const weightZeros = (w: NodeWriter, q: QuantParams): string =>
-  w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
+  isWide(q)
+    ? zeroOf(w, q)
+    : w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
 
 const quantOf = (v: Value | null | undefined): QuantParams => {
   core.invariant(v?.quant, `${v?.name} has no grid`)

@@ -13,6 +13,17 @@ export interface OrtOptions {
 /** Ops with an integer form in dqc that ONNX Runtime's CPU provider has no kernel for. */
 const lacking: ReadonlySet<core.Op> = new Set<core.Op>([core.sub])
 
+/** Whether ONNX Runtime has an integer kernel for a node. */
+function supports(node: Node): boolean {
+  if (lacking.has(node.op)) return false
+  // QLinearAveragePool has no dilations; QLinear sums of more than the runtime's broadcast rules are not needed.
+  if (node.op === core.averagePool)
+    return (node.attrs as core.AveragePoolAttrs).dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
+  if (node.op === core.globalAveragePool) return shapeOf(node.inputs[0]).length === 4
+  if (node.op === core.gather) return isConstant(node.inputs[1])
+  return true
+}
+
 /**
  * ONNX Runtime on CPUs: uint8 activations, int8 weights per output channel, int32 biases. Grids narrower than eight bits live in uint8
  * containers behind an integer Clip.
@@ -21,15 +32,15 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
   return {
     name: 'ort',
     accepts: 'integer',
-    supports: (node: Node) => {
-      if (lacking.has(node.op)) return false
-      // QLinearAveragePool has no dilations; QLinear sums of more than the runtime's broadcast rules are not needed.
-      if (node.op === core.averagePool)
-        return (node.attrs as core.AveragePoolAttrs).dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
-      if (node.op === core.globalAveragePool) return shapeOf(node.inputs[0]).length === 4
-      if (node.op === core.gather) return isConstant(node.inputs[1])
-      return true
+    rules: {
+      lowering: (node) => (supports(node) ? node.op.lower : null),
+      tied: () => false,
+      fixedGrid: () => null,
+      perChannel: () => true,
     },
+    prepare: (graph) => graph,
+    legalize: (graph) => graph,
+    inexact: () => [],
     emit(graph: Graph<'integer'>, stem, metadata): Artifact {
       const bytes = writeModel(graph, {
         rules: integerRules({ format: options.format, packed: options.packedWeights }),
@@ -38,7 +49,11 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
         dtypeOf: (v) => (v.quant ? 'uint8' : v.dtype),
         producer: { name: 'dqc', version: options.version },
       })
-      return { files: [{ path: `${stem}.onnx`, bytes }], storage: { weights: options.packedWeights ? 4 : 8, activations: 8 } }
+      return {
+        files: [{ path: `${stem}.onnx`, bytes }],
+        storage: { weights: options.packedWeights ? 4 : 8, activations: 8 },
+        mapping: null,
+      }
     },
   }
 }

@@ -1,0 +1,31 @@
+import { type Graph, isConstant } from '../ir/graph.ts'
+import { rewrite } from '../ir/rewrite.ts'
+import { numbersOf } from '../ir/tensor.ts'
+import { clip, relu } from '../ops/elementwise.ts'
+import { fakeQuant } from '../ops/fakeQuant.ts'
+
+/**
+ * The float network that a quantized one stands for: weights are the real numbers of their integers, activations are not rounded. Where a
+ * grid starts at zero the activation before it was clamped there, and where it is narrower than eight bits at its other end too.
+ */
+export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
+  const inputs = new Set(graph.inputs)
+  return rewrite(
+    graph,
+    (b, node, [x, scale]) => {
+      if (node.op !== fakeQuant) return null
+      if (isConstant(x)) return [b.constant(fakeQuant.eval([x.data, scale!.data], node.attrs)[0]!, x.name)]
+      const { lo, hi } = node.attrs
+      const step = isConstant(scale) ? numbersOf(scale.data)[0]! : null
+      // What the network is fed is a matter of its data, and not of the container it came in.
+      if (step === null || inputs.has(node.inputs[0]!)) return [x!]
+      const name = { outputs: [node.outputs[0]!.name] }
+      const narrow = hi - lo < 255
+      // RELU6 on eight bits: the last step lies on 6 up to half a step.
+      const six = lo === 0 && Math.abs(hi * step - 6) < step / 2
+      if (narrow || six) return b.add(clip, [x!], { min: lo * step, max: six ? 6 : hi * step }, name)
+      return lo === 0 ? b.add(relu, [x!], {}, name) : [x!]
+    },
+    'float',
+  )
+}

@@ -1,0 +1,5 @@
+export { isTflite, type ParsedModel, parseModel } from './format/model.ts'
+export { type FileTensor, modelToGraph, type ReadOptions, readModel, type TfliteOrigin, tfliteOriginOf } from './read/read.ts'
+export { edgeTpuTarget, mapEdgeTpu } from './targets/edgetpu.ts'
+export { type TfliteOptions, tfliteTarget } from './targets/tflite.ts'
+export { containerOf, graphToModel, type WriteOptions, writeModel } from './write/write.ts'
