@@ -6,7 +6,12 @@ import { dirname, join, relative, resolve } from 'node:path'
 const core = 'packages/core/src'
 /** Folders of core from left to right; each may import from itself and those before it. */
 const order = ['math', 'ir', 'ops', 'run', 'quant', 'passes', 'train', 'targets', 'verify', 'compile']
-const packages = { '@dqc/core': [], '@dqc/onnx': ['@dqc/core'], '@dqc/tflite': ['@dqc/core'], dqc: ['@dqc/core', '@dqc/onnx', '@dqc/tflite'] }
+const packages = {
+  '@dqc/core': [],
+  '@dqc/onnx': ['@dqc/core'],
+  '@dqc/tflite': ['@dqc/core'],
+  dqc: ['@dqc/core', '@dqc/onnx', '@dqc/tflite'],
+}
 const names = { core: '@dqc/core', onnx: '@dqc/onnx', tflite: '@dqc/tflite', cli: 'dqc' }
 /** Runtimes, and the folders that alone may load them. */
 const runtimes = { 'onnxruntime-node': '/engine/', '@litertjs/core': '/litert/', '@tensorflow/': '/tfjs/' }

@@ -1,7 +1,7 @@
 import type { QuantParams } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
-import { quantizeValue, requantize, requantScale, saturate } from '../math/fixedPoint.ts'
+import { quantizeValue, requantize, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
 import { windowSize } from './convolve.ts'
 import { type AveragePoolAttrs, combine, integerOnly, type Saturation, walkWindows, windowCounts } from './integer.ts'
 import { softmax } from './normalize.ts'
@@ -28,7 +28,7 @@ export const fixedAdd: Op<FixedAdd> = {
     const ratio = (s: number): number => Math.fround(Math.fround(s) / Math.fround(a.scaleOut))
     const [rx, ry] = [ratio(a.scaleX), ratio(a.scaleY)]
     const shift = 20 - Math.floor(Math.log2(Math.max(rx, ry)))
-    const fixed = (r: number): number => Math.round(r * 2 ** shift)
+    const fixed = (r: number): number => roundHalfEven(r * 2 ** shift)
     const [mx, my] = [fixed(rx), a.sign * fixed(ry)]
     const half = 2 ** (shift - 1)
     return [combine(x!, y!, (p, q) => saturate(Math.floor((mx * p + my * q + half) / 2 ** shift), a.lo, a.hi))]

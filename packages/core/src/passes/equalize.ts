@@ -17,7 +17,7 @@ const channelWise: ReadonlySet<Op> = new Set<Op>([identity, relu, leakyRelu, max
 
 /** Sweeps over all pairs; each pair is solved exactly, a chain of them converges geometrically. */
 const SWEEPS = 20
-/** Factors are kept inside ±2^6, so that nearly dead channels are not blown up. */
+/** A channel's factors stay inside 2^±6 over all sweeps, so that nearly dead channels and their biases are not blown up. */
 const LIMIT = 64
 
 /** Two layers with only positively homogeneous, channel-wise ops between them. */
@@ -46,15 +46,22 @@ export const equalize: Pass<'float'> = {
         weights.get(n) ?? { w: n.inputs[info.weight]!.data!, bias: bias ? Float64Array.from(numbersOf(bias.data!) as Float32Array) : null }
       )
     }
+    const total = new Map<Pair, Float64Array>()
     for (let sweep = 0; sweep < SWEEPS; sweep++)
-      for (const { first, second, block } of pairs) {
+      for (const pair of pairs) {
+        const { first, second, block } = pair
         const [p, q] = [layer(first), layer(second)]
         const axis = first.op.weights!(first.attrs).axis
         const inAxis = inputAxis(second)
         const r1 = slices(p.w, axis).map(largest)
         const columns = slices(q.w, inAxis).map(largest)
         const r2 = r1.map((_, c) => Math.max(...columns.slice(c * block, (c + 1) * block)))
-        const s = r1.map((r, c) => (r > 0 && r2[c]! > 0 ? Math.min(LIMIT, Math.max(1 / LIMIT, Math.sqrt(r / r2[c]!))) : 1))
+        const before = total.get(pair) ?? new Float64Array(r1.length).fill(1)
+        const after = before.map((f, c) =>
+          r1[c]! > 0 && r2[c]! > 0 ? Math.min(LIMIT, Math.max(1 / LIMIT, f * Math.sqrt(r1[c]! / r2[c]!))) : f,
+        )
+        total.set(pair, after)
+        const s = after.map((f, c) => f / before[c]!)
         weights.set(first, { w: scaleAlong(p.w, axis, (c) => 1 / s[c]!), bias: p.bias?.map((v, c) => v / s[c]!) ?? null })
         weights.set(second, { ...layer(second), w: scaleAlong(layer(second).w, inAxis, (i) => s[Math.floor(i / block)]!) })
       }

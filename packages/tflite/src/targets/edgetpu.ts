@@ -115,10 +115,14 @@ function findingOf({ graph, model }: ParsedModel, o: Operator, op: string): Find
       reason: `${real.name} is ${elementName(real.type)}, not an 8-bit integer`,
       remedy: 'quantize the whole network: --bits 8 --io int8',
     }
-  const deep = data.find((t) =>
-    Array.from(t.shape ?? [])
-      .slice(0, -3)
-      .some((d) => d > 1),
+  const constant = (t: (typeof ins)[number] | undefined): boolean =>
+    t !== undefined && (model.buffers?.[t.buffer ?? 0]?.data?.length ?? 0) > 0
+  const deep = data.find(
+    (t) =>
+      !constant(t) &&
+      Array.from(t.shape ?? [])
+        .slice(0, -3)
+        .some((d) => d > 1),
   )
   if (deep)
     return {
@@ -144,8 +148,6 @@ function findingOf({ graph, model }: ParsedModel, o: Operator, op: string): Find
     if (bytes && new Int32Array(bytes.slice().buffer).some((s) => s !== 1))
       return { reason: 'its steps are not 1', remedy: 'use a pool or a strided convolution' }
   }
-  const constant = (t: (typeof ins)[number] | undefined): boolean =>
-    t !== undefined && (model.buffers?.[t.buffer ?? 0]?.data?.length ?? 0) > 0
   if (/CONV|FULLY/.test(op) && !constant(ins[1])) return { reason: 'its weights are computed at run time', remedy: 'use constant weights' }
   return null
 }
