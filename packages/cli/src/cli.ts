@@ -3,7 +3,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import pc from 'picocolors'
 import { type ConvertResult, convert } from './convert.ts'
 import { evaluate } from './evaluate.ts'
-import { inspect } from './inspect.ts'
+import { type InspectOptions, inspect } from './inspect.ts'
 import type { CommonOptions, ConvertOptions } from './options.ts'
 import { createProgress } from './progress.ts'
 import { showEvaluation, showInspection, showReport } from './show.ts'
@@ -232,7 +232,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
     program
       .command('evaluate')
       .description('clean and robust accuracy of any ONNX or TFLite classifier, quantized ones included')
-      .argument('<model>', 'ONNX file')
+      .argument('<model>', 'ONNX or TFLite file')
       .option('--surrogate <model>', 'float model whose gradients attack this one'),
   ).action(async (model: string, f: Record<string, any>) => {
     const report = await run(f, (o) =>
@@ -243,12 +243,13 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
 
   program
     .command('inspect')
-    .description('graph, ops, shapes, sizes and quantization of an ONNX file')
-    .argument('<model>', 'ONNX file')
+    .description('graph, ops, shapes, sizes and quantization of an ONNX or TFLite file')
+    .argument('<model>', 'ONNX or TFLite file')
+    .addOption(new Option('--target <target>', 'say where each operator of a TFLite file would run').choices(['edgetpu']))
     .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
     .option('--json', 'print JSON')
     .action((model: string, f: Record<string, any>) => {
-      const result = inspect(model, given<{ shapes?: Record<string, number[]> }>({ shapes: f['shape'] }))
+      const result = inspect(model, given<InspectOptions>({ shapes: f['shape'], target: f['target'] }))
       print(f['json'] ? JSON.stringify(result, null, 2) : showInspection(result))
     })
 

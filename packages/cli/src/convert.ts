@@ -13,6 +13,7 @@ import {
   intConv,
   intDense,
   type KernelRules,
+  liftBatch,
   lower,
   type Measurement,
   type Node,
@@ -194,7 +195,9 @@ interface Quantization {
 async function quantizeFor({ runtimes, opened, graph, setting: s, options: o, progress, choice }: Job): Promise<Quantization> {
   const { target } = choice
   if (o.keepScales) {
-    const qdq = opened.real()
+    // Its batch is free where the float network's is.
+    const real = opened.real()
+    const qdq = typeof graph.inputs[0]!.shape![0] === 'string' ? (liftBatch(real) ?? real) : real
     return { float: graph, qdq, integer: target.legalize(lower(qdq, target.rules, choice.integerIO)), plan: null, equalized: false }
   }
   const bits = bitsFor(o)
@@ -269,7 +272,7 @@ async function toIntegers(job: Job): Promise<Report> {
   const { listed, emitted } = place(job, artifact.files)
 
   progress('check the emitted file')
-  const model = await loadWritten(() => job.runtimes.loadEmitted(choice.format, emitted, network.integer))
+  const model = await loadWritten(() => job.runtimes.loadEmitted(emitted, network.integer, artifact.channelsLast))
   const checked = Math.max(1, Math.min(REFERENCE.samples, s.all.evaluation.samples, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
   const sampled = async function* (): AsyncIterable<readonly Tensor[]> {
     const fixed = network.integer.inputs[0]!.shape![0]
@@ -323,10 +326,10 @@ async function toFloat(job: Job): Promise<Report> {
   const { runtimes, opened, graph, setting: s, options: o, choice, progress } = job
   progress('emit')
   const stem = `${opened.name}.${choice.target.name}.${o.float16 ? 'float16' : 'float'}`
-  const bytes = choice.writeFloat(graph, await provenance(job))
+  const { bytes, channelsLast } = choice.writeFloat(graph, await provenance(job))
   const { listed, emitted } = place(job, [{ path: `${stem}.${choice.format}`, bytes }])
   progress('check the emitted file')
-  const written = await loadWritten(() => runtimes.loadFloat(choice.format, emitted))
+  const written = await loadWritten(() => runtimes.loadFloat(emitted, channelsLast))
   const reference = await runtimes.engine.load(graph)
   const size = typeof graph.inputs[0]!.shape![0] === 'number' ? graph.inputs[0]!.shape![0] : 16
   const samples = Math.min(REFERENCE.samples, s.all.evaluation.samples)

@@ -1,6 +1,6 @@
 export { CompileError, type ErrorKind, type LayerReport, type Measurement } from '@dqc/core'
 export { type ConvertResult, convert } from './convert.ts'
 export { type EvaluationReport, evaluate } from './evaluate.ts'
-export { type Inspection, inspect } from './inspect.ts'
+export { type Inspection, type InspectOptions, inspect } from './inspect.ts'
 export type { AttackOptions, CommonOptions, ConvertOptions, DataOptions, EvaluateOptions, OnProgress } from './options.ts'
 export type { Gate, Report } from './report.ts'

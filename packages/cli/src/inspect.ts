@@ -1,6 +1,7 @@
-import { countMacs, type Graph, numbersOf } from '@dqc/core'
+import { countMacs, errors, type Graph, type MappedOperator, numbersOf } from '@dqc/core'
 import { onnxOriginOf, parseModel, readTensor } from '@dqc/onnx'
-import { openModel } from './model.ts'
+import { edgeTpuMapping, type FileFacts, tfliteFacts } from './inspectTflite.ts'
+import { type OpenedModel, openModel } from './model.ts'
 import { VERSION } from './version.ts'
 
 export interface Inspection {
@@ -33,6 +34,17 @@ export interface Inspection {
     readonly bits: number
     readonly scales: number
   }[]
+  /** Grids of activations that the file holds as integers (TFLite). */
+  readonly activations: readonly { readonly name: string; readonly type: string; readonly scale: number; readonly zeroPoint: number }[]
+  /** With `target`: where each operator would run, why, and what would change it. */
+  readonly mapping: readonly MappedOperator[] | null
+}
+
+export interface InspectOptions {
+  /** Sizes of inputs whose shape is symbolic. */
+  readonly shapes?: Readonly<Record<string, readonly number[]>>
+  /** edgetpu: say where each operator of a TFLite file would run. */
+  readonly target?: 'edgetpu'
 }
 
 export interface TensorFacts {
@@ -51,9 +63,25 @@ const WEIGHTS: Readonly<Record<string, readonly [number, number]>> = {
   MatMulInteger: [1, 1],
 }
 
-/** Facts about any ONNX file. Throws CompileError when it cannot be read. */
-export function inspect(model: string | Uint8Array, options: { shapes?: Readonly<Record<string, readonly number[]>> } = {}): Inspection {
-  const opened = openModel(model, options)
+/** Facts about any ONNX or TFLite file. Throws CompileError when it cannot be read. */
+export function inspect(model: string | Uint8Array, options: InspectOptions = {}): Inspection {
+  const opened = openModel(model, options.shapes ? { shapes: options.shapes } : {})
+  if (options.target && (options.target !== 'edgetpu' || opened.format !== 'tflite'))
+    throw errors.usage(`--target ${options.target}: the Edge TPU's rules apply to TFLite files`, opened.path)
+  const facts = opened.format === 'tflite' ? tfliteFacts(opened) : onnxFacts(opened)
+  return {
+    schema: 'dqc-inspection-1',
+    version: VERSION,
+    path: opened.path,
+    sha256: opened.sha256,
+    format: opened.format,
+    bytes: opened.bytes.length,
+    ...facts,
+    mapping: options.target ? edgeTpuMapping(opened) : null,
+  }
+}
+
+function onnxFacts(opened: OpenedModel): FileFacts {
   // Integer kernels are shown as what they compute, where dqc can read them so.
   const graph = opened.graph.nodes.some((n) => n.op.name === 'foreign') ? opened.real() : opened.graph
   const message = parseModel(opened.runnable)
@@ -83,12 +111,6 @@ export function inspect(model: string | Uint8Array, options: { shapes?: Readonly
     return [{ name: n.input![at[0]]!, type: w.dtype, shape: w.shape, bits: bitsOf(numbersOf(w)), scales: scale?.data.length ?? 0 }]
   })
   return {
-    schema: 'dqc-inspection-1',
-    version: VERSION,
-    path: opened.path,
-    sha256: opened.sha256,
-    format: 'onnx',
-    bytes: opened.bytes.length,
     producer: [message.producerName, message.producerVersion].filter(Boolean).join(' '),
     irVersion: Number(message.irVersion ?? 0),
     opsets: Object.fromEntries((message.opsetImport ?? []).map((o) => [o.domain || 'ai.onnx', Number(o.version)])),
@@ -104,6 +126,8 @@ export function inspect(model: string | Uint8Array, options: { shapes?: Readonly
     storage,
     macs: countMacs(graph),
     quantization,
+    activations: [],
+    mapping: null,
   }
 }
 
@@ -132,7 +156,7 @@ const nodesOf = (graph: Graph): Inspection['nodes'] => {
 }
 
 /** Bits of the smallest signed symmetric grid that holds the values. */
-function bitsOf(values: ArrayLike<number>): number {
+export function bitsOf(values: ArrayLike<number>): number {
   let lo = 0
   let hi = 0
   for (let i = 0; i < values.length; i++) {

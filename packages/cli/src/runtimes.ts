@@ -1,4 +1,4 @@
-import { type Engine, type Graph, type Model, quantizeValue, type Tensor } from '@dqc/core'
+import { batched, type ChannelsLast, type Engine, type Graph, type Model, quantizeValue, type Tensor } from '@dqc/core'
 import { fromContainer, toContainer } from '@dqc/onnx'
 import { createOnnxEngine, type OnnxEngine } from '@dqc/onnx/engine'
 import { createLiteRt, type LiteRt } from '@dqc/tflite/litert'
@@ -18,9 +18,9 @@ export interface Runtimes {
   readonly onnx: OnnxEngine
   readonly litert: () => LiteRt
   /** Loads a file that was written from `integer`. */
-  loadEmitted(format: 'onnx' | 'tflite', bytes: Uint8Array, integer: Graph<'integer'>): Promise<EmittedModel>
+  loadEmitted(bytes: Uint8Array, integer: Graph<'integer'>, channelsLast: ChannelsLast | null): Promise<EmittedModel>
   /** Loads a file of real numbers, in the view of the graph it was written from. */
-  loadFloat(format: 'onnx' | 'tflite', bytes: Uint8Array): Promise<Model>
+  loadFloat(bytes: Uint8Array, channelsLast: ChannelsLast | null): Promise<Model>
   close(): Promise<void>
 }
 
@@ -35,9 +35,10 @@ export function createRuntimes(o: { readonly threads?: number }): Runtimes {
     engine: onnx,
     onnx,
     litert: startLiteRt,
-    async loadEmitted(format, bytes, integer) {
-      if (format === 'tflite') {
-        const [steps, real] = [await startLiteRt().loadBytes(bytes, 'steps'), await startLiteRt().loadBytes(bytes, 'real')]
+    async loadEmitted(bytes, integer, channelsLast) {
+      if (channelsLast) {
+        const steps = await startLiteRt().loadBytes(bytes, 'steps', channelsLast)
+        const real = await startLiteRt().loadBytes(bytes, 'real', channelsLast)
         return {
           steps,
           real,
@@ -47,12 +48,13 @@ export function createRuntimes(o: { readonly threads?: number }): Runtimes {
           },
         }
       }
-      const raw = await onnx.loadBytes(bytes)
+      const first = integer.inputs[0]?.shape?.[0]
+      const raw = batched(await onnx.loadBytes(bytes), typeof first === 'number' ? first : null)
       const release = (): Promise<void> => raw.release()
       const hasIntegers = [...integer.inputs, ...integer.outputs].some((v) => v.quant)
       return hasIntegers ? { steps: viaContainer(raw, integer), real: asReal(raw, integer), release } : { steps: raw, real: raw, release }
     },
-    loadFloat: (format, bytes) => (format === 'tflite' ? startLiteRt().loadBytes(bytes, 'real') : onnx.loadBytes(bytes)),
+    loadFloat: (bytes, channelsLast) => (channelsLast ? startLiteRt().loadBytes(bytes, 'real', channelsLast) : onnx.loadBytes(bytes)),
     async close() {
       await onnx.close()
       await litert?.close()

@@ -12,6 +12,9 @@ const pixels = (eps: number): string => {
 const size = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1048576).toFixed(1)} MiB`
 
+/** Converters join the names of everything they fuse; the end tells the most. */
+const short = (name: string): string => (name.length <= 48 ? name : `…${name.slice(-47)}`)
+
 /** Columns padded to their widest cell; numbers to the right. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, c) => Math.max(...rows.map((r) => r[c]!.length)))
@@ -63,11 +66,21 @@ export function showReport(r: Report): string {
     table(rows),
   ]
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
+  if (r.artifact.mapping) lines.push('', ...mappingLines(r.artifact.mapping))
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
   for (const [key, g] of Object.entries(r.gates))
     if (g)
       lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: a loss of ${percent(g.value)}, ${percent(g.limit)} allowed`)
   return lines.join('\n')
+}
+
+/** What an accelerator takes, and for the rest why not and what would change it. */
+function mappingLines(mapping: NonNullable<Inspection['mapping']>): string[] {
+  const left = mapping.filter((m) => m.place === 'cpu')
+  return [
+    `Edge TPU: ${mapping.length - left.length} of ${mapping.length} operators on it${left.length ? ', on the CPU:' : ''}`,
+    ...left.map((m) => pc.yellow(`  ${m.op} ${short(m.name)}: ${m.reason}${m.remedy ? `; ${m.remedy}` : ''}`)),
+  ]
 }
 
 export function showEvaluation(r: EvaluationReport): string {
@@ -91,16 +104,18 @@ export function showInspection(i: Inspection): string {
   const shape = (s: readonly (number | string)[] | null): string => (s === null ? '?' : `[${s.join(', ')}]`)
   const lines = [
     pc.bold(i.path),
-    `ONNX, IR ${i.irVersion}, ${Object.entries(i.opsets)
-      .map(([d, v]) => `${d} ${v}`)
-      .join(', ')}${i.producer ? `, by ${i.producer}` : ''}, ${size(i.bytes)}`,
+    i.format === 'tflite'
+      ? `TFLite, schema version ${i.irVersion}${i.producer ? `, by ${i.producer}` : ''}, ${size(i.bytes)}`
+      : `ONNX, IR ${i.irVersion}, ${Object.entries(i.opsets)
+          .map(([d, v]) => `${d} ${v}`)
+          .join(', ')}${i.producer ? `, by ${i.producer}` : ''}, ${size(i.bytes)}`,
     ...i.inputs.map((v) => `input   ${v.name}: ${v.dtype} ${shape(v.shape)}`),
     ...i.outputs.map((v) => `output  ${v.name}: ${v.dtype} ${shape(v.shape)}`),
     `${i.parameters.toLocaleString('en')} parameters (${Object.entries(i.storage)
       .map(([t, b]) => `${t} ${size(b)}`)
       .join(', ')}), ${(i.macs / 1e6).toFixed(2)} M multiply–accumulates per sample`,
     '',
-    table([['node', 'op', 'output'], ...i.nodes.map((n) => [n.name || n.outputs[0] || '', n.op, n.shape])]),
+    table([['node', 'op', 'output'], ...i.nodes.map((n) => [short(n.name || n.outputs[0] || ''), n.op, n.shape])]),
     '',
     Object.entries(i.ops)
       .map(([t, n]) => `${n}× ${t}`)
@@ -114,7 +129,16 @@ export function showInspection(i: Inspection): string {
         ...i.quantization.map((q) => [q.name, q.type, String(q.bits), String(q.scales), shape(q.shape)]),
       ]),
     )
+  if (i.activations.length)
+    lines.push(
+      '',
+      table([
+        ['quantized activations', 'container', 'scale', 'zero point'],
+        ...i.activations.map((a) => [short(a.name), a.type, a.scale.toPrecision(6), String(a.zeroPoint)]),
+      ]),
+    )
   for (const [k, v] of Object.entries(i.metadata)) lines.push(`${k} = ${v}`)
+  if (i.mapping) lines.push('', ...mappingLines(i.mapping))
   if (i.foreign.length) lines.push('', ...i.foreign.map((f) => pc.yellow(`carried as it is: ${f.type} ${f.name} (${f.reason})`)))
   return lines.join('\n')
 }

@@ -1,4 +1,4 @@
-import { errors, type Graph, type Target } from '@dqc/core'
+import { type ChannelsLast, errors, type Graph, type Target } from '@dqc/core'
 import { ortTarget, writeModel as writeOnnx } from '@dqc/onnx'
 import { edgeTpuTarget, tfliteOriginOf, tfliteTarget, writeModel as writeTflite } from '@dqc/tflite'
 import type { OpenedModel } from './model.ts'
@@ -14,7 +14,10 @@ export interface Choice {
   readonly form: string
   readonly integerIO: boolean
   /** The network in real numbers in the target's format. */
-  writeFloat(graph: Graph<'float'>, metadata: Readonly<Record<string, string>>): Uint8Array
+  writeFloat(
+    graph: Graph<'float'>,
+    metadata: Readonly<Record<string, string>>,
+  ): { readonly bytes: Uint8Array; readonly channelsLast: ChannelsLast | null }
 }
 
 export const TARGETS = ['ort', 'tflite', 'edgetpu'] as const
@@ -33,11 +36,13 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
       format: 'onnx',
       form,
       integerIO: o.io === 'int8',
-      writeFloat: (graph, metadata) =>
-        writeOnnx(
+      writeFloat: (graph, metadata) => ({
+        bytes: writeOnnx(
           { ...graph, origin: m.format === 'onnx' ? graph.origin : null },
           { metadata, producer: { name: 'dqc', version: VERSION } },
         ),
+        channelsLast: null,
+      }),
     }
   }
   if (o.format) throw errors.usage(`--format ${o.format} is for the target ort, not ${name}`)

@@ -1,5 +1,6 @@
-export { isTflite, type ParsedModel, parseModel } from './format/model.ts'
+export { isTflite, type ParsedModel, parseModel, typeOf } from './format/model.ts'
+export { constantOf, elementName, gridOf } from './format/tensors.ts'
 export { type FileTensor, modelToGraph, type ReadOptions, readModel, type TfliteOrigin, tfliteOriginOf } from './read/read.ts'
 export { edgeTpuTarget, mapEdgeTpu } from './targets/edgetpu.ts'
 export { type TfliteOptions, tfliteTarget } from './targets/tflite.ts'
-export { containerOf, graphToModel, type WriteOptions, writeModel } from './write/write.ts'
+export { containerOf, graphToModel, type WriteOptions, type Written, writeModel } from './write/write.ts'

@@ -11,7 +11,7 @@ export const BATCH = 'batch'
  * Frees a batch of 1 that was fixed at export: the first axis of every input becomes symbolic, and reshapes that wrote the 1 down copy it.
  * Returns null when some op needs the 1, or an output does not carry the batch in front; whoever calls should also compare values.
  */
-export function liftBatch(graph: Graph<'float'>): Graph<'float'> | null {
+export function liftBatch<L extends 'float' | 'qdq'>(graph: Graph<L>): Graph<L> | null {
   if (graph.inputs.length === 0 || !graph.inputs.every((v) => v.shape && v.shape.length > 0 && v.shape[0] === 1)) return null
   if (graph.nodes.some((n) => n.op.name === 'foreign')) return null
   const free = (s: readonly Dim[]): Dim[] => [BATCH, ...s.slice(1)]
@@ -31,7 +31,7 @@ export function liftBatch(graph: Graph<'float'>): Graph<'float'> | null {
         const known = to[0] === 0 && shape[0] === -1 ? [0, ...(node.outputs[0]!.shape!.slice(1) as number[])] : to
         return b.add(reshape, inputs, { shape: known as number[] }, { name: node.name, outputs: [node.outputs[0]!.name] })
       },
-      'float',
+      graph.level,
       (v) => ({ ...v, shape: free(v.shape!) }),
     )
     const same = lifted.outputs.every((v, i) => {

@@ -19,11 +19,19 @@ export interface MappedOperator {
   readonly remedy: string | null
 }
 
+/** Which inputs and outputs a file has with their channels last, where the graph has them second. */
+export interface ChannelsLast {
+  readonly inputs: readonly boolean[]
+  readonly outputs: readonly boolean[]
+}
+
 /** What a target makes of a graph: its files, the first of them the model itself. */
 export interface Artifact {
   readonly files: readonly ArtifactFile[]
   /** Bits that a weight and an activation take up in the files. */
   readonly storage: { readonly weights: number; readonly activations: number }
+  /** Inputs and outputs whose channels the file has last and the graph second; null where the format keeps the graph's axes. */
+  readonly channelsLast: ChannelsLast | null
   /** For targets with an accelerator: every operator's place. */
   readonly mapping: readonly MappedOperator[] | null
 }

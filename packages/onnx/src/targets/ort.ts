@@ -52,6 +52,7 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
       return {
         files: [{ path: `${stem}.onnx`, bytes }],
         storage: { weights: options.packedWeights ? 4 : 8, activations: 8 },
+        channelsLast: null,
         mapping: null,
       }
     },

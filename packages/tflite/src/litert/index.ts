@@ -1,8 +1,8 @@
 import { Worker } from 'node:worker_threads'
-import { createWorkerCalls, errors, type Model, quantizeValue, type Tensor, tensorOf, transpose } from '@dqc/core'
-import { parseModel } from '../format/model.ts'
+import { type ChannelsLast, createWorkerCalls, errors, type Model, quantizeValue, type Tensor, tensorOf, transpose } from '@dqc/core'
+import { type ParsedModel, parseModel } from '../format/model.ts'
 import { elementOf } from '../format/tensors.ts'
-import { type FileTensor, modelToGraph, tfliteOriginOf } from '../read/read.ts'
+import { type FileTensor, modelToGraph, type TfliteOrigin, tfliteOriginOf } from '../read/read.ts'
 import { PERM_TO_CORE, PERM_TO_FILE } from '../spelling/spelling.ts'
 
 export interface LiteRtOptions {
@@ -21,9 +21,9 @@ export interface LiteRt {
   readonly name: string
   /**
    * Loads a TFLite file as it is. Any multiple of the batch that the file declares (1 where it is open) is taken, and run one by one.
-   * Rejects with CompileError carrying the runtime's words.
+   * `channelsLast` says which axes a graph that the file was written from has exchanged. Rejects with CompileError carrying the runtime's words.
    */
-  loadBytes(bytes: Uint8Array, view?: View): Promise<Model>
+  loadBytes(bytes: Uint8Array, view?: View, channelsLast?: ChannelsLast): Promise<Model>
   close(): Promise<void>
 }
 
@@ -33,7 +33,7 @@ export function createLiteRt(options: LiteRtOptions = {}): LiteRt {
   let models = 0
   return {
     name: 'litert',
-    async loadBytes(bytes, view = 'file') {
+    async loadBytes(bytes, view = 'file', channelsLast) {
       const parsed = parseModel(bytes)
       const { graph } = parsed
       const describe = (i: number): { dtype: Tensor['dtype']; shape: number[] } => ({
@@ -42,7 +42,7 @@ export function createLiteRt(options: LiteRtOptions = {}): LiteRt {
       })
       const inputs = Array.from(graph.inputs, describe)
       const outputs = Array.from(graph.outputs, describe)
-      const origin = view === 'file' ? null : tfliteOriginOf(modelToGraph(parsed))!
+      const origin = view === 'file' ? null : originOf(parsed, channelsLast)
       const model = models++
       await ask({ type: 'load', model, bytes, threads: options.threads ?? 1, inputs, outputs })
       const run = async (tensors: readonly Tensor[]): Promise<Tensor[]> => {
@@ -67,6 +67,15 @@ export function createLiteRt(options: LiteRtOptions = {}): LiteRt {
     },
     close,
   }
+}
+
+/** How the file's tensors lie: as dqc would read them, or as whoever wrote the file says. */
+function originOf(parsed: ParsedModel, channelsLast: ChannelsLast | undefined): Pick<TfliteOrigin, 'inputs' | 'outputs'> {
+  const origin = tfliteOriginOf(modelToGraph(parsed))!
+  if (!channelsLast) return origin
+  const laid = (list: readonly FileTensor[], last: readonly boolean[]): FileTensor[] =>
+    list.map((f, i) => ({ ...f, layout: last[i] ? 'core' : 'file' }))
+  return { inputs: laid(origin.inputs, channelsLast.inputs), outputs: laid(origin.outputs, channelsLast.outputs) }
 }
 
 /** A tensor with channels second, real or in steps → what the file's input holds. */

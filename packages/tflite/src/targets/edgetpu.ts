@@ -163,8 +163,13 @@ export function edgeTpuTarget(
     name: 'edgetpu',
     prepare: (graph) => runPasses(narrowAxes(base.prepare(graph)), [simplify]),
     emit(graph: Graph<'integer'>, stem, metadata): Artifact {
-      const bytes = writeModel(graph, { batch: 1, metadata, description: `dqc ${options.version}` })
-      return { files: [{ path: `${stem}.tflite`, bytes }], storage: { weights: 8, activations: 8 }, mapping: mapEdgeTpu(parseModel(bytes)) }
+      const { bytes, channelsLast } = writeModel(graph, { batch: 1, metadata, description: `dqc ${options.version}` })
+      return {
+        files: [{ path: `${stem}.tflite`, bytes }],
+        storage: { weights: 8, activations: 8 },
+        channelsLast,
+        mapping: mapEdgeTpu(parseModel(bytes)),
+      }
     },
   }
 }

@@ -37,7 +37,7 @@ export function tfliteTarget(options: TfliteOptions, perChannelDense = true): Ta
     legalize: (graph) => relabelScales(graph, fills(container)),
     inexact: (graph) => [...new Set(graph.nodes.flatMap((n) => inexact.get(n.op) ?? []))],
     emit(graph: Graph<'integer'>, stem, metadata): Artifact {
-      const bytes = writeModel(graph, {
+      const { bytes, channelsLast } = writeModel(graph, {
         container,
         packedWeights: options.packedWeights,
         keepContainers: options.keepContainers ?? false,
@@ -47,6 +47,7 @@ export function tfliteTarget(options: TfliteOptions, perChannelDense = true): Ta
       return {
         files: [{ path: `${stem}.tflite`, bytes }],
         storage: { weights: options.packedWeights ? 4 : 8, activations: container === 'int16' ? 16 : 8 },
+        channelsLast,
         mapping: null,
       }
     },

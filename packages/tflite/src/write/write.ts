@@ -1,4 +1,5 @@
 import {
+  type ChannelsLast,
   type Dim,
   type DType,
   errors,
@@ -79,10 +80,19 @@ export function containerOf(
 }
 
 /** Graph → TFLite model (schema version 3). Throws CompileError listing every node that the format, or this writer, has no operator for. */
-export const writeModel = (graph: Graph, options: WriteOptions = {}): Uint8Array => encodeModel(graphToModel(graph, options))
+export function writeModel(graph: Graph, options: WriteOptions = {}): Written {
+  const { model, channelsLast } = graphToModel(graph, options)
+  return { bytes: encodeModel(model), channelsLast }
+}
+
+/** A file, and how its inputs and outputs lie beside the graph's. */
+export interface Written {
+  readonly bytes: Uint8Array
+  readonly channelsLast: ChannelsLast
+}
 
 /** The graph → message half of {@link writeModel}. */
-export function graphToModel(graph: Graph, options: WriteOptions = {}): Model {
+export function graphToModel(graph: Graph, options: WriteOptions = {}): { readonly model: Model; readonly channelsLast: ChannelsLast } {
   const origin = tfliteOriginOf(graph)
   const kind = options.container ?? 'int8'
   const uses = usesOf(graph)
@@ -290,8 +300,9 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): Model {
     const was = options.keepContainers ? origin?.[kinds][i] : undefined
     return v.quant && was?.grid && was.dtype !== kind && was.dtype in CONTAINERS ? (was.dtype as typeof kind) : null
   }
+  const turnedInputs = graph.inputs.map((v) => v.shape?.length === 4 && feedsChannels(v))
   const inputs = graph.inputs.map((v, i) => {
-    const layout: Layout = v.shape?.length === 4 && feedsChannels(v) ? 'file' : 'core'
+    const layout: Layout = turnedInputs[i] ? 'file' : 'core'
     const other = outside('inputs', i, v)
     if (!other) return w.result(v, layout)
     const fed = declare(v.name, layout === 'file' ? turned(v.shape!) : v.shape, v.dtype, v.quant, other)
@@ -335,6 +346,7 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): Model {
 
   // ── outputs ──
   const taken = new Set(inputs)
+  const turnedOutputs = graph.outputs.map((v) => slots.get(v)?.file !== undefined)
   const outputs = graph.outputs.map((v, i) => {
     const slot = slots.get(v)
     let at = v.data ? w.tensor(v, 'core') : (slot?.file ?? slot?.core ?? w.tensor(v, 'core'))
@@ -389,7 +401,7 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): Model {
     buffers.push(bytes)
     return { name, buffer: buffers.length - 1 }
   })
-  return {
+  const message: Model = {
     version: 3,
     operatorCodes: codes,
     subgraphs: [{ tensors, inputs: Int32Array.from(inputs), outputs: Int32Array.from(outputs), operators, name: graph.name || 'main' }],
@@ -405,6 +417,7 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): Model {
       },
     ],
   }
+  return { model: message, channelsLast: { inputs: turnedInputs, outputs: turnedOutputs } }
 }
 
 /** Metadata of the source file that still holds: descriptions and attached labels, but no versions of its converter. */
