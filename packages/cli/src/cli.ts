@@ -77,6 +77,7 @@ function common(c: Command): Command {
     .addOption(new Option('--norm <norm>', 'norm of the ball (default linf)').choices(['linf', 'l2']))
     .addOption(new Option('--task <task>', 'what the network is for (default auto)').choices(['auto', 'classify', 'regress']))
     .option('--seed <n>', 'seed of everything random (default 0)', number)
+    .addOption(new Option('--engine <engine>', 'what runs calibration and gradients (default ort)').choices(['ort', 'tfjs']))
     .option('--threads <n>', 'threads of the runtime', number)
     .option('--json', 'print the report alone, as JSON, on stdout')
     .option('--quiet', 'no progress on stderr')
@@ -104,6 +105,7 @@ function commonOptions(f: Record<string, any>): CommonOptions {
     norm: f['norm'],
     task: f['task'],
     seed: f['seed'],
+    engine: f['engine'],
     threads: f['threads'],
   })
 }

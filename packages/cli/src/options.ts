@@ -39,6 +39,8 @@ export interface CommonOptions extends DataOptions, AttackOptions {
   readonly seed?: number
   /** auto: a classifier unless outputs look like something else. */
   readonly task?: 'auto' | 'classify' | 'regress'
+  /** What executes calibration and gradients: ONNX Runtime (default), or TensorFlow.js as an independent and slower second. */
+  readonly engine?: 'ort' | 'tfjs'
   /** Threads of the runtime. Default: its own choice. */
   readonly threads?: number
   readonly onProgress?: OnProgress
@@ -109,6 +111,7 @@ export function checkCommon(o: CommonOptions): void {
   oneOf('--norm', o.norm, ['linf', 'l2'])
   oneOf('--task', o.task, ['auto', 'classify', 'regress'])
   oneOf('--layout', o.layout, ['nchw', 'nhwc'])
+  oneOf('--engine', o.engine, ['ort', 'tfjs'])
   for (const a of o.attacks ?? []) oneOf('--attack', a, attackNames)
   for (const e of o.eps ?? [])
     if (!(e >= 0 && Number.isFinite(e))) throw errors.usage(`--eps must be a number of at least 0, like 2/255, not ${e}`)

@@ -26,13 +26,19 @@ export interface Runtimes {
 
 export const RUNTIME = { onnx: 'onnxruntime-node', tflite: 'litert' } as const
 
-export function createRuntimes(o: { readonly threads?: number }): Runtimes {
+/** TensorFlow.js, loaded when a graph is. */
+const tfjs = (): Engine => {
+  const engine = import('@dqc/tflite/tfjs').then((m) => m.createTfjsEngine())
+  return { name: 'tfjs', load: async (graph) => (await engine).load(graph) }
+}
+
+export function createRuntimes(o: { readonly threads?: number; readonly engine?: 'ort' | 'tfjs' }): Runtimes {
   const options = o.threads ? { threads: o.threads } : {}
   const onnx = createOnnxEngine(options)
   let litert: LiteRt | null = null
   const startLiteRt = (): LiteRt => (litert ??= createLiteRt(options))
   return {
-    engine: onnx,
+    engine: o.engine === 'tfjs' ? tfjs() : onnx,
     onnx,
     litert: startLiteRt,
     async loadEmitted(bytes, integer, channelsLast) {
