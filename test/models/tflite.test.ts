@@ -7,6 +7,7 @@ import { parseModel, readModel, tfliteOriginOf, tfliteTarget, writeModel } from 
 import { createLiteRt } from '@dqc/tflite/litert'
 import { convert } from 'dqc'
 import { needs, ROOT, SHARED } from '../support/paths.ts'
+import { runInTfliteWeb } from '../support/tfliteWeb.ts'
 
 const litert = createLiteRt()
 after(() => litert.close())
@@ -126,6 +127,20 @@ describe('the digits example in TFLite', () => {
       })
       for (const r of reports) assert.equal(r.artifact.mismatches, 0)
       assert.ok(Math.abs(reports[0]!.after.clean - reports[1]!.after.clean) <= 0.01)
+    })
+
+  for (const bits of [8, 4, 2])
+    it(`${bits} bits: an independent build of the runtime computes the same`, async () => {
+      const { files } = await convert(digits, { bits, targets: ['tflite'], data, samples: 20, calibSamples: 64, attacks: [], out: null })
+      const bytes = [...files.values()][0]!
+      const random = createRandom(2)
+      const model = await litert.loadBytes(bytes)
+      const shape = Array.from(parseModel(bytes).graph.tensors[parseModel(bytes).graph.inputs[0]!]!.shape!)
+      const inputs = Array.from({ length: 20 }, () => Float32Array.from({ length: sizeOf(shape) }, () => random.uniform()))
+      const want: number[] = []
+      for (const x of inputs) want.push(...(numbersOf((await model([tensorOf('float32', shape, x)]))[0]!) as Float32Array))
+      assert.deepEqual(await runInTfliteWeb(bytes, inputs), Float32Array.from(want))
+      await model.release()
     })
 
   it('goes to TFLite as floats, half floats and integers, and back to ONNX', async () => {
