@@ -1,5 +1,5 @@
 /**
- * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, convert, ablation.
+ * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, convert, tflite, ablation.
  * Peers are Python packages of $DQC_PYTHON (default python3); without them a benchmark says which comparison it left out.
  * Real models and data come from ../shared (or $DQC_SHARED).
  */
@@ -203,7 +203,35 @@ async function ablation(): Promise<void> {
   }
 }
 
-const all = { speed, attack, convert: conversion, ablation }
+/** MobileNet v2 (224×224) to int8 TFLite with 100 synthetic images, against TensorFlow's own converter on the same architecture. */
+async function tflite(): Promise<void> {
+  const source = join(shared, 'models/tflite/coral_tf2_mobilenet_v2_1.0_224_int8.tflite')
+  const flags = [
+    '--bits',
+    '8',
+    '--target',
+    'tflite',
+    '--calib-samples',
+    '100',
+    '--samples',
+    '1',
+    '--attack',
+    'none',
+    '--no-bias-correction',
+  ]
+  const a = await timed(process.execPath, [join(root, 'packages/cli/bin/dqc.mjs'), 'convert', source, ...flags, '-o', work, '--quiet'])
+  const mine = `tflite: MobileNet v2, 8 bits, 100 synthetic images: dqc ${a.seconds.toFixed(1)} s and ${a.mib.toFixed(0)} MiB`
+  if (!has('tensorflow')) {
+    console.log(`${mine}; TensorFlow's converter left out: ${python} has no tensorflow`)
+    return
+  }
+  const b = await timed(python, [join(here, 'peer_tflite.py')])
+  console.log(
+    `${mine}, TensorFlow's converter ${b.seconds.toFixed(1)} s and ${b.mib.toFixed(0)} MiB: ${(a.seconds / b.seconds).toFixed(2)} of the time, ${(a.mib / b.mib).toFixed(2)} of the memory`,
+  )
+}
+
+const all = { speed, attack, convert: conversion, tflite, ablation }
 const wanted = process.argv.slice(2)
 if (!existsSync(path(main))) console.log(`left out: ${path(main)} is not here (set DQC_SHARED)`)
 else for (const [name, run] of Object.entries(all)) if (wanted.length === 0 || wanted.includes(name)) await run()

@@ -1,8 +1,12 @@
 import { type Graph, isConstant } from '../ir/graph.ts'
+import type { Op } from '../ir/op.ts'
 import { rewrite } from '../ir/rewrite.ts'
 import { numbersOf } from '../ir/tensor.ts'
-import { clip, relu } from '../ops/elementwise.ts'
+import { add, clip, mul, relu, sub } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
+
+/** Ops besides layers whose results can be negative behind a grid that is not. */
+const SIGNED: ReadonlySet<Op> = new Set<Op>([add, sub, mul])
 
 /**
  * The float network that a quantized one stands for: weights are the real numbers of their integers, activations are not rounded. Where a
@@ -19,6 +23,9 @@ export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
       const step = isConstant(scale) ? numbersOf(scale.data)[0]! : null
       // What the network is fed is a matter of its data, and not of the container it came in.
       if (step === null || inputs.has(node.inputs[0]!)) return [x!]
+      // Where nothing can fall below zero there was no clamp to restore.
+      const maker = b.producer(x!)
+      if (maker && maker.op.weights === null && !SIGNED.has(maker.op)) return [x!]
       const name = { outputs: [node.outputs[0]!.name] }
       const narrow = hi - lo < 255
       // RELU6 on eight bits: the last step lies on 6 up to half a step.
