@@ -5,6 +5,7 @@ import { CompileError, createBuilder, createRandom, evaluate, type Graph, isCons
 import { decode, encode } from './format/flatbuffer.ts'
 import { mapEdgeTpu, parseModel, readModel, writeModel } from './index.ts'
 import { createLiteRt } from './litert/index.ts'
+import { checkConstraints } from './write/constraints.ts'
 
 const litert = createLiteRt()
 after(() => litert.close())
@@ -141,6 +142,22 @@ describe('TFLite', () => {
     assert.equal(counts.read + counts.refused, 1000)
     assert.ok(counts.refused > 300)
     assert.ok(process.memoryUsage().rss < 2 ** 30)
+  })
+
+  it('a reshape between two grids, which the runtime would silently run wrong, is refused', () => {
+    const { model } = parseModel(writeModel(single(core.reshape, { shape: [1, 120] })).bytes)
+    const file = model.subgraphs![0]!
+    const onGrids = (scaleIn: number, scaleOut: number) => {
+      const scales = new Map([
+        [file.inputs![0]!, scaleIn],
+        [file.outputs![0]!, scaleOut],
+      ])
+      const quantization = (i: number) => ({ scale: Float32Array.of(scales.get(i)!), zeroPoint: BigInt64Array.of(0n) })
+      const tensors = file.tensors!.map((t, i) => (scales.has(i) ? { ...t, quantization: quantization(i) } : t))
+      return { ...model, subgraphs: [{ ...file, tensors }] }
+    }
+    checkConstraints(onGrids(0.5, 0.5))
+    assert.throws(() => checkConstraints(onGrids(0.5, 0.25)), /different grids/)
   })
 
   it('the runtime’s silent failures become errors', async () => {

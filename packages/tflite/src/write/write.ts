@@ -42,6 +42,7 @@ import {
   PERM_TO_CORE,
   PERM_TO_FILE,
 } from '../spelling/spelling.ts'
+import { checkConstraints } from './constraints.ts'
 
 export interface WriteOptions {
   /** Container of activations on a grid. Default int8. */
@@ -417,6 +418,7 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): { readon
       },
     ],
   }
+  checkConstraints(message)
   return { model: message, channelsLast: { inputs: turnedInputs, outputs: turnedOutputs } }
 }
 
