@@ -253,7 +253,7 @@ const bitsFor = (o: ConvertOptions): { weights: number; activations: number; edg
 
 /** Quantizes (or keeps the integers of a quantized file), writes, re-reads and measures. */
 async function toIntegers(job: Job): Promise<Report> {
-  const { opened, graph, setting: s, options: o, notes, choice, progress } = job
+  const { opened, setting: s, options: o, notes, choice, progress } = job
   const { target } = choice
   const network = await quantizeFor(job)
   progress('emit')
@@ -317,7 +317,6 @@ async function toIntegers(job: Job): Promise<Report> {
     layers: plan ? describeLayers(network.float, plan) : [],
     floatNodes: plan ? floatNodes(network.float, plan, exclusion(network.float, o.exclude ?? []), target.rules) : [],
     equalized: network.equalized,
-    graph,
   })
 }
 
@@ -369,7 +368,7 @@ async function toFloat(job: Job): Promise<Report> {
       files: listed,
       runtime: RUNTIME[choice.format],
       compared,
-      mismatches: 0,
+      mismatches,
       maxErrorSteps: 0,
       skipped: null,
       inexact: [],
@@ -382,7 +381,6 @@ async function toFloat(job: Job): Promise<Report> {
     layers: [],
     floatNodes: [],
     equalized: false,
-    graph,
   })
 }
 
@@ -390,11 +388,10 @@ async function toFloat(job: Job): Promise<Report> {
 const FLOAT_TOLERANCE = 1e-4
 
 /** What a report says beyond what every conversion has in common. */
-type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'floatNodes' | 'equalized'> & { readonly graph: Graph }
+type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'floatNodes' | 'equalized'>
 
 function finish(job: Job, stem: string, outcome: Outcome): Report {
   const { opened, setting: s, options: o, before, choice, staging } = job
-  const { graph: _, ...rest } = outcome
   const report: Report = {
     schema: REPORT_SCHEMA,
     version: VERSION,
@@ -413,7 +410,7 @@ function finish(job: Job, stem: string, outcome: Outcome): Report {
     options: publicOptions(o),
     gates: gatesOf(o, before.measurement, outcome.after, s.objective === 'classify'),
     notes: job.notes,
-    ...rest,
+    ...outcome,
   }
   const folder = folderOf(o)
   if (folder !== null) staging.stage(join(folder, `${stem}.report.json`), `${JSON.stringify(report, null, 2)}\n`)

@@ -319,11 +319,15 @@ export const intAveragePool: Op<AveragePoolAttrs & Saturation & { scaleX: number
   },
 }
 
-/** y = saturate(RNE(fp32(Σ x)·fp32(s_x/(s_y·area)))): the mean over all spatial axes, which keep size 1 */
-export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: number }> = {
+/** y = saturate(RNE(fp32(Σ x)·m)): a mean over all spatial axes, which keep size 1; kernels differ in how they round m */
+export const spatialMean = (
+  name: string,
+  spec: string,
+  multiplier: (scaleX: number, scaleOut: number, area: number) => number,
+): Op<Saturation & { scaleX: number; scaleOut: number }> => ({
   ...integerOnly,
-  name: 'intGlobalAveragePool',
-  spec: 'com.microsoft QLinearGlobalAveragePool-1; TFLite MEAN',
+  name,
+  spec,
   infer: ([x]) => [
     typed(
       'int32',
@@ -333,7 +337,7 @@ export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: n
   eval: ([x], a) => {
     const area = sizeOf(x!.shape.slice(2))
     const from = numbersOf(x!)
-    const m = Math.fround(Math.fround(a.scaleX) / Math.fround(Math.fround(a.scaleOut) * area))
+    const m = multiplier(Math.fround(a.scaleX), Math.fround(a.scaleOut), area)
     const y = new Int32Array(from.length / area)
     for (let i = 0; i < y.length; i++) {
       let sum = 0
@@ -348,7 +352,12 @@ export const intGlobalAveragePool: Op<Saturation & { scaleX: number; scaleOut: n
       ),
     ]
   },
-}
+})
+
+/** y = saturate(RNE(fp32(Σ x)·fp32(s_x/(s_y·area)))): the mean over all spatial axes, which keep size 1 */
+export const intGlobalAveragePool = spatialMean('intGlobalAveragePool', 'com.microsoft QLinearGlobalAveragePool-1', (sx, sy, area) =>
+  Math.fround(sx / Math.fround(sy * area)),
+)
 
 /** Calls `visit(outIndex, inIndex)` for each place inside each window, padding left out, row by row within a window. */
 export function walkWindows(

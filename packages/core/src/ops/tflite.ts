@@ -3,7 +3,7 @@ import type { Op } from '../ir/op.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
 import { quantizeValue, requantize, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
 import { windowSize } from './convolve.ts'
-import { type AveragePoolAttrs, combine, integerOnly, type Saturation, walkWindows, windowCounts } from './integer.ts'
+import { type AveragePoolAttrs, combine, integerOnly, type Saturation, spatialMean, walkWindows, windowCounts } from './integer.ts'
 import { softmax } from './normalize.ts'
 import { broadcast, shapeOf, typed } from './shapes.ts'
 
@@ -75,37 +75,9 @@ export const fixedAveragePool: Op<AveragePoolAttrs & Saturation & { zero: number
 }
 
 /** y = saturate(RNE(fp32(Σ x)·fp32(fp32(s_x/s_y)/area))): the mean over all spatial axes, which keep size 1 */
-export const fixedMean: Op<Saturation & { scaleX: number; scaleOut: number }> = {
-  ...integerOnly,
-  name: 'fixedMean',
-  spec: 'TFLite MEAN as XNNPACK computes it',
-  infer: ([x]) => [
-    typed(
-      'int32',
-      shapeOf(x).map((d, i) => (i < 2 ? d : 1)),
-    ),
-  ],
-  eval: ([x], a) => {
-    const area = sizeOf(x!.shape.slice(2))
-    const from = numbersOf(x!)
-    const m = meanScale(a.scaleX, a.scaleOut, area)
-    const y = new Int32Array(from.length / area)
-    for (let i = 0; i < y.length; i++) {
-      let sum = 0
-      for (let k = 0; k < area; k++) sum += from[i * area + k]!
-      y[i] = requantize(sum, m, a.lo, a.hi)
-    }
-    return [
-      tensorOf(
-        'int32',
-        x!.shape.map((d, i) => (i < 2 ? d : 1)),
-        y,
-      ),
-    ]
-  },
-}
-
-const meanScale = (sx: number, sy: number, area: number): number => Math.fround(Math.fround(Math.fround(sx) / Math.fround(sy)) / area)
+export const fixedMean = spatialMean('fixedMean', 'TFLite MEAN as XNNPACK computes it', (sx, sy, area) =>
+  Math.fround(Math.fround(sx / sy) / area),
+)
 
 /** y = saturate(RNE(softmax(s_x·x)/s_y)) along one axis; runtimes tabulate the exponential, each in its own way */
 export const fixedSoftmax: Op<Saturation & { axis: number; scaleX: number; scaleOut: number }> = {
