@@ -68,7 +68,7 @@ async function speed(): Promise<void> {
 }
 
 async function compareSpeed(name: string, o: Partial<ConvertOptions>, shape: readonly number[], runs: number): Promise<void> {
-  const { files } = await convert(path(name), { ...o, bits: 8, attacks: [], out: null })
+  const { files } = await convert(path(name), { ...o, bits: 8, attacks: [], finetune: 'off', out: null })
   const options = { intraOpNumThreads: 1 }
   const sessions = {
     float: await ort.InferenceSession.create(readFileSync(path(name)), options),
@@ -193,7 +193,17 @@ async function ablation(): Promise<void> {
       const cells: string[] = []
       for (const bits of [8, 4, 3]) {
         const r = (
-          await convert(path(name), { ...models[name], ...o, bits, data: cifar, calibSamples: 1000, samples: 1000, attacks: [], out: null })
+          await convert(path(name), {
+            ...models[name],
+            ...o,
+            bits,
+            data: cifar,
+            calibSamples: 1000,
+            samples: 1000,
+            attacks: [],
+            finetune: 'off',
+            out: null,
+          })
         ).reports[0]!
         if (cells.length === 0) cells.push(percent(r.before.clean))
         cells.push(percent(r.after.clean))

@@ -591,6 +591,8 @@ describe('broken input', () => {
       join(digits, 'data'),
       '--steps',
       '5000',
+      '--finetune',
+      'off',
       '-o',
       out,
     ])

@@ -14,7 +14,7 @@ const dir = mkdtempSync(join(tmpdir(), 'dqc-convert-'))
 after(() => rmSync(dir, { recursive: true, force: true }))
 const digits = join(ROOT, 'examples/digits/digits.onnx')
 const data = join(ROOT, 'examples/digits/data')
-const quick = { data, samples: 200, calibSamples: 128, attacks: [], out: null } satisfies Partial<ConvertOptions>
+const quick = { data, samples: 200, calibSamples: 128, attacks: [], finetune: 'off', out: null } satisfies Partial<ConvertOptions>
 const schema = JSON.parse(readFileSync(join(ROOT, 'packages/cli/report.schema.json'), 'utf8'))
 const ajv = new Ajv2020.default({ strict: true, allErrors: true })
 const valid = ajv.compile(schema)
@@ -69,7 +69,7 @@ describe('convert', () => {
 
   it('residual sums, concatenation, clips, tables and pools stay integer and exact', async () => {
     for (const bits of [8, 4, 3]) {
-      const r = await one(writeModel(smallNetwork()), { bits, samples: 64, calibSamples: 64, attacks: [], out: null })
+      const r = await one(writeModel(smallNetwork()), { bits, samples: 64, calibSamples: 64, attacks: [], finetune: 'off', out: null })
       assert.equal(r.artifact.mismatches, 0)
       assert.deepEqual(r.floatNodes, [])
       assert.equal(r.data.synthetic, true)

@@ -26,6 +26,7 @@ describe('real classifiers', { skip: needs('models', 'onnx') || needs('data', 'c
             samples: 1000,
             calibSamples: bits === 4 ? 1000 : 512,
             attacks: [],
+            finetune: 'off',
             out: null,
           })
         ).reports[0]!

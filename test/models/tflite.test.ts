@@ -80,6 +80,7 @@ describe('real TFLite files', () => {
       data: join(SHARED, 'data/cifar10-exact'),
       scale: 1,
       attacks: [],
+      finetune: 'off',
       out: null,
     })
     const google = readFileSync(path('mlperf_tiny_resnet8_cifar10_int8')).length
@@ -102,6 +103,7 @@ describe('real TFLite files', () => {
       targets: ['tflite', 'ort'],
       samples: 64,
       attacks: [],
+      finetune: 'off',
       out: null,
     })
     for (const r of reports) {
@@ -123,6 +125,7 @@ describe('the digits example in TFLite', () => {
         samples: 300,
         calibSamples: 128,
         attacks: [],
+        finetune: 'off',
         out: null,
       })
       for (const r of reports) assert.equal(r.artifact.mismatches, 0)
@@ -131,7 +134,16 @@ describe('the digits example in TFLite', () => {
 
   for (const bits of [8, 4, 2])
     it(`${bits} bits: an independent build of the runtime computes the same`, async () => {
-      const { files } = await convert(digits, { bits, targets: ['tflite'], data, samples: 20, calibSamples: 64, attacks: [], out: null })
+      const { files } = await convert(digits, {
+        bits,
+        targets: ['tflite'],
+        data,
+        samples: 20,
+        calibSamples: 64,
+        attacks: [],
+        finetune: 'off',
+        out: null,
+      })
       const bytes = [...files.values()][0]!
       const random = createRandom(2)
       const model = await litert.loadBytes(bytes)
@@ -144,7 +156,7 @@ describe('the digits example in TFLite', () => {
     })
 
   it('goes to TFLite as floats, half floats and integers, and back to ONNX', async () => {
-    const options = { data, samples: 100, attacks: [], out: null } as const
+    const options = { data, samples: 100, attacks: [], finetune: 'off', out: null } as const
     const { files } = await convert(digits, { ...options, dequantize: true, targets: ['tflite'] })
     const float = [...files.values()][0]!
     const half = [...(await convert(digits, { ...options, dequantize: true, float16: true, targets: ['tflite'] })).files.values()][0]!
@@ -160,7 +172,17 @@ describe('the digits example in TFLite', () => {
   })
 
   it('--strict refuses what the Edge TPU would leave to the CPU', async () => {
-    const options = { bits: 8, strict: true, targets: ['edgetpu'], data, samples: 50, calibSamples: 64, attacks: [], out: null } as const
+    const options = {
+      bits: 8,
+      strict: true,
+      targets: ['edgetpu'],
+      data,
+      samples: 50,
+      calibSamples: 64,
+      attacks: [],
+      finetune: 'off',
+      out: null,
+    } as const
     const { reports } = await convert(digits, options)
     assert.ok(reports[0]!.artifact.mapping!.every((m) => m.place === 'accelerator'))
     // A layer that stays float has conversions around it, which the Edge TPU does not take.

@@ -1,10 +1,10 @@
-import { type AttackName, CompileError, type ErrorKind, errors, type ObserverKind } from '@dqc/core'
+import { type AttackName, CompileError, type ErrorKind, errors, type ObserverKind, optimizerNames, penaltyForms } from '@dqc/core'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
 import { type ConvertResult, convert } from './convert.ts'
 import { evaluate } from './evaluate.ts'
 import { type InspectOptions, inspect } from './inspect.ts'
-import type { CommonOptions, ConvertOptions } from './options.ts'
+import { AUGMENTS, type CommonOptions, type ConvertOptions, EFFORTS, type FinetuneOptions, LOSSES } from './options.ts'
 import { createProgress } from './progress.ts'
 import { showEvaluation, showInspection, showReport } from './show.ts'
 import { VERSION } from './version.ts'
@@ -70,10 +70,11 @@ function common(c: Command): Command {
     .option('--resize <h[xw]>', 'size that image files are scaled to (default: the model’s)', hw)
     .addOption(new Option('--layout <layout>', 'axis order of the input (default: taken from its shape)').choices(['nchw', 'nhwc']))
     .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
-    .option('--attack <list>', 'fgsm, rfgsm, bim, pgd; none (default fgsm,pgd)', list)
+    .option('--attack <list>', 'fgsm, rfgsm, bim, pgd, square; none (default fgsm,pgd)', list)
     .option('--eps <list>', 'radii in units of the original pixel range (default 2/255)', (s: string) => s.split(',').map(ratio))
     .option('--steps <n>', 'steps of iterated attacks (default 20)', number)
     .option('--restarts <n>', 'random starts (default 1)', number)
+    .option('--queries <n>', 'queries of the gradient-free square attack (default 1000)', number)
     .addOption(new Option('--norm <norm>', 'norm of the ball (default linf)').choices(['linf', 'l2']))
     .addOption(new Option('--task <task>', 'what the network is for (default auto)').choices(['auto', 'classify', 'regress']))
     .option('--seed <n>', 'seed of everything random (default 0)', number)
@@ -82,6 +83,50 @@ function common(c: Command): Command {
     .option('--json', 'print the report alone, as JSON, on stdout')
     .option('--quiet', 'no progress on stderr')
 }
+
+/** Flags of everything that trains. */
+function training(c: Command): Command {
+  return c
+    .option('--finetune <auto|off|steps>', 'training steps (default auto: below 8 bits)', stepsOf)
+    .addOption(new Option('--effort <effort>', 'how long auto takes (default default)').choices([...EFFORTS]))
+    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.002; 0: none)', number)
+    .addOption(
+      new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
+    )
+    .option('--robust [eps]', 'train on adversarial samples of this radius (default 2/255)', ratio)
+    .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
+    .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
+    .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01)', number)
+    .addOption(new Option('--optimizer <name>', '(default adam)').choices([...optimizerNames]))
+    .option('--clip <norm>', 'largest norm of the gradient', number)
+    .option('--freeze <list>', 'layers or op types that keep their numbers', list)
+    .option('--teacher <model>', 'float model whose scores are followed (default: the original)')
+    .addOption(new Option('--augment <kind>', 'random changes of images (default auto)').choices([...AUGMENTS]))
+    .option('--resume', 'go on from the checkpoint of an interrupted run')
+}
+
+const stepsOf = (s: string): 'auto' | 'off' | number => (s === 'auto' || s === 'off' ? s : number(s))
+
+const trainingOptions = (f: Record<string, any>): FinetuneOptions =>
+  given<FinetuneOptions>({
+    finetune: f['finetune'],
+    effort: f['effort'],
+    lipschitzBeta: f['lipschitzBeta'],
+    lipschitzForm: f['lipschitzForm'],
+    robust: f['robust'] === true ? ROBUST_RADIUS : f['robust'],
+    robustSteps: f['robustSteps'],
+    loss: f['loss'],
+    lr: f['lr'],
+    optimizer: f['optimizer'],
+    clip: f['clip'],
+    freeze: f['freeze'],
+    teacher: f['teacher'],
+    augment: f['augment'],
+    resume: f['resume'],
+  })
+
+/** Radius of `--robust` without a value. */
+const ROBUST_RADIUS = 2 / 255
 
 /** Flags → options of the library. */
 function commonOptions(f: Record<string, any>): CommonOptions {
@@ -102,6 +147,7 @@ function commonOptions(f: Record<string, any>): CommonOptions {
     eps: f['eps'],
     steps: f['steps'],
     restarts: f['restarts'],
+    queries: f['queries'],
     norm: f['norm'],
     task: f['task'],
     seed: f['seed'],
@@ -147,52 +193,70 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
     }
   }
 
-  common(
-    program
-      .command('convert')
-      .description('quantize an ONNX or TFLite model, write it for a target, re-read and measure it')
-      .argument('<model>', 'ONNX or TFLite file')
-      .option('--bits <n>', 'bits of weights and activations, 2–8', number)
-      .option('--weight-bits <n>', 'bits of weights (default --bits)', number)
-      .option('--act-bits <n>', 'bits of activations (default --bits)', number)
-      .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
-      .option('--target <list>', 'ort, tflite, edgetpu (default: the runtime of the file’s own format)', list)
-      .option('--dequantize', 'write the network in real numbers instead')
-      .option('--float16', 'with --dequantize: weights in half precision (TFLite)')
-      .option('--keep-scales', 'keep the integers of a quantized file, and write them for the target')
-      .option('--strict', 'exit 4 when an operator would not run on the accelerator')
-      .addOption(
-        new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices([
-          'qoperator',
-          'qdq',
-        ]),
-      )
-      .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
-      .option('--pack-weights', 'store weights of at most four bits as packed INT4 (opset 21)')
-      .addOption(
-        new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices([
-          'minmax',
-          'percentile',
-          'entropy',
-          'mse',
-        ]),
-      )
-      .addOption(
-        new Option('--equalize <mode>', 'cross-layer equalization (default below 8 bits auto: where it helps)').choices([
-          'auto',
-          'on',
-          'off',
-        ]),
-      )
-      .option('--no-bias-correction', 'leave biases as they are')
-      .option('--exclude <list>', 'node names or op types that stay float', list)
-      .option('--calib-samples <n>', 'calibration samples (default 512)', number)
-      .option('-o, --out <dir>', 'folder of the results (default: the current one)')
-      .option('--max-drop <share>', 'exit 5 when clean accuracy falls by more, like 0.01 or 1%', shareOf)
-      .option('--max-robust-drop <share>', 'exit 6 when robust accuracy falls by more', shareOf),
+  const report = ({ reports }: ConvertResult, f: Record<string, any>): void => {
+    if (f['json']) print(JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2))
+    else for (const r of reports) print(showReport(r))
+  }
+  const convertAndReport = async (model: string, options: ConvertOptions, f: Record<string, any>): Promise<void> => {
+    try {
+      report(await run(f, (o) => convert(model, { ...options, ...o })), f)
+    } catch (e) {
+      // A failed gate still has its report.
+      const result = (e as { result?: ConvertResult }).result
+      if (result) report(result, f)
+      throw e
+    }
+  }
+
+  training(
+    common(
+      program
+        .command('convert')
+        .description('quantize an ONNX or TFLite model, write it for a target, re-read and measure it')
+        .argument('<model>', 'ONNX or TFLite file')
+        .option('--bits <n>', 'bits of weights and activations, 2–8', number)
+        .option('--weight-bits <n>', 'bits of weights (default --bits)', number)
+        .option('--act-bits <n>', 'bits of activations (default --bits)', number)
+        .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
+        .option('--target <list>', 'ort, tflite, edgetpu (default: the runtime of the file’s own format)', list)
+        .option('--dequantize', 'write the network in real numbers instead')
+        .option('--float16', 'with --dequantize: weights in half precision (TFLite)')
+        .option('--keep-scales', 'keep the integers of a quantized file, and write them for the target')
+        .option('--strict', 'exit 4 when an operator would not run on the accelerator')
+        .addOption(
+          new Option('--format <format>', 'integer kernels, or float ops between conversions (default qoperator)').choices([
+            'qoperator',
+            'qdq',
+          ]),
+        )
+        .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
+        .option('--pack-weights', 'store weights of at most four bits as packed INT4 (opset 21)')
+        .addOption(
+          new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices([
+            'minmax',
+            'percentile',
+            'entropy',
+            'mse',
+          ]),
+        )
+        .addOption(
+          new Option('--equalize <mode>', 'cross-layer equalization (default below 8 bits auto: where it helps)').choices([
+            'auto',
+            'on',
+            'off',
+          ]),
+        )
+        .option('--no-bias-correction', 'leave biases as they are')
+        .option('--exclude <list>', 'node names or op types that stay float', list)
+        .option('--calib-samples <n>', 'calibration samples (default 512)', number)
+        .option('-o, --out <dir>', 'folder of the results (default: the current one)')
+        .option('--max-drop <share>', 'exit 5 when clean accuracy falls by more, like 0.01 or 1%', shareOf)
+        .option('--max-robust-drop <share>', 'exit 6 when robust accuracy falls by more', shareOf),
+    ),
   ).action(async (model: string, f: Record<string, any>) => {
     const options: ConvertOptions = {
       ...commonOptions(f),
+      ...trainingOptions(f),
       ...given<Partial<ConvertOptions>>({
         weightBits: f['weightBits'],
         actBits: f['actBits'],
@@ -216,19 +280,39 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         maxRobustDrop: f['maxRobustDrop'],
       }),
     }
-    const show = ({ reports }: ConvertResult): void => {
-      if (f['json']) print(JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2))
-      else for (const r of reports) print(showReport(r))
-    }
-    try {
-      show(await run(f, (o) => convert(model, { ...options, ...o })))
-    } catch (e) {
-      // A failed gate still has its report.
-      const result = (e as { result?: ConvertResult }).result
-      if (result) show(result)
-      throw e
-    }
+    await convertAndReport(model, options, f)
   })
+
+  for (const [name, description, reinit] of [
+    ['finetune', 'train a model further with the Lipschitz penalty, and write it in real numbers', false],
+    ['train', 'train a model’s architecture from random weights, and write it in real numbers', true],
+  ] as const) {
+    const command = training(
+      common(
+        program
+          .command(name)
+          .description(description)
+          .argument('<model>', 'ONNX or TFLite file')
+          .addOption(new Option('--target <name>', 'format to write (default: the file’s own)').choices(['ort', 'tflite']))
+          .option('-o, --out <dir>', 'folder of the results (default: the current one)'),
+      ),
+    )
+    if (!reinit) command.option('--reinit', 'start from random weights')
+    command.action(async (model: string, f: Record<string, any>) => {
+      const options: ConvertOptions = {
+        ...commonOptions(f),
+        finetune: 'auto',
+        ...trainingOptions(f),
+        ...given<Partial<ConvertOptions>>({
+          dequantize: true,
+          targets: f['target'] && [f['target']],
+          out: f['out'],
+          reinit: reinit || f['reinit'] || undefined,
+        }),
+      }
+      await convertAndReport(model, options, f)
+    })
+  }
 
   common(
     program

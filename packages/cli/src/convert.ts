@@ -2,22 +2,29 @@ import { join } from 'node:path'
 import {
   type Agreement,
   type ArtifactFile,
+  activationUse,
   agree,
   type Batches,
   CompileError,
   checkWeights,
+  createRandom,
   describeLayers,
   errors,
+  floatPlan,
   type Graph,
   gridBits,
+  initializeWeights,
+  insertQuantizers,
   intConv,
   intDense,
   type KernelRules,
+  type LayerReport,
   liftBatch,
   lower,
   type Measurement,
   type Node,
   numbersOf,
+  operatorNorms,
   preprocess,
   type QuantPlan,
   quantize,
@@ -25,6 +32,7 @@ import {
   type Tensor,
 } from '@dqc/core'
 import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
+import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer, trains } from './finetune.ts'
 import { floatNetwork, forFormat, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { type ConvertOptions, checkConvert } from './options.ts'
 import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
@@ -102,9 +110,9 @@ function failures(r: Report): CompileError[] {
 }
 
 async function run(runtimes: Runtimes, path: string | Uint8Array, given: ConvertOptions, staging: Staging): Promise<ConvertResult> {
-  const progress: Progress = (stage, done = 0, of = null) => {
+  const progress: Progress = (stage, done = 0, of = null, detail) => {
     given.signal?.throwIfAborted()
-    given.onProgress?.(stage, done, of)
+    given.onProgress?.(stage, done, of, detail)
   }
   progress('read')
   const engine = runtimes.engine
@@ -115,6 +123,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
     throw errors.unsupportedModel('the model is not quantized: it has no scales to keep', opened.path, 'pass --bits to quantize it')
   const choices = [...new Set(o.targets ?? [defaultTarget(opened)])].map((name) => chooseTarget(name, o, opened))
   const original = await loadOriginal(runtimes, opened)
+  const teacher = o.teacher === undefined ? null : await teacherNetwork(runtimes, o.teacher, source, given)
   const setting = createSetting(source, opened.fixedBatch, o, true)
   const { graph, batch } = await prepareModel(engine, opened, source, original, setting.random.fork('lift'))
   checkWeights(graph)
@@ -141,6 +150,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
       runtimes,
       opened,
       graph,
+      teacher,
       setting: judged,
       options: o,
       plan,
@@ -158,7 +168,20 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
   return { reports, files }
 }
 
-type Progress = (stage: string, done?: number, of?: number | null) => void
+type Progress = (stage: string, done?: number, of?: number | null, detail?: string) => void
+
+/** The network of another file, to be followed in training. Throws CompileError where its inputs or outputs are of another shape. */
+async function teacherNetwork(runtimes: Runtimes, path: string, student: Graph, o: ConvertOptions): Promise<Graph<'float'>> {
+  const opened = openModel(path, o.shapes ? { shapes: o.shapes } : {})
+  const source = floatNetwork(opened)
+  const model = await loadOriginal(runtimes, opened)
+  const { graph } = await prepareModel(runtimes.engine, opened, source, model, createRandom(o.seed ?? 0).fork('lift teacher'))
+  await model.release()
+  const shapes = (g: Graph): string => JSON.stringify([...g.inputs, ...g.outputs].map((v) => v.shape?.slice(1)))
+  if (shapes(graph) !== shapes(student))
+    throw errors.usage(`--teacher: its inputs and outputs ${shapes(graph)} are not the model's ${shapes(student)}`, path)
+  return graph
+}
 
 /** Everything that one target's conversion needs. */
 interface Job {
@@ -166,6 +189,8 @@ interface Job {
   readonly opened: OpenedModel
   /** The prepared float network. */
   readonly graph: Graph<'float'>
+  /** Another network to follow in training. */
+  readonly teacher: Graph<'float'> | null
   readonly setting: Setting
   readonly options: ConvertOptions
   readonly plan: Plan
@@ -190,19 +215,66 @@ interface Quantization {
   readonly integer: Graph<'integer'>
   readonly plan: QuantPlan | null
   readonly equalized: boolean
+  readonly finetuning: readonly FinetuneReport[]
 }
 
-async function quantizeFor({ runtimes, opened, graph, setting: s, options: o, progress, choice }: Job): Promise<Quantization> {
+/** The trainer of one target's conversion; null where nothing is trained, which automatic fine-tuning notes. */
+async function trainerFor(job: Job, stem: string, coarse: boolean): Promise<Trainer | null> {
+  const { options: o, graph } = job
+  if (!trains(o, coarse)) return null
+  const folder = folderOf(o)
+  const fingerprint = sha256(
+    new TextEncoder().encode(
+      JSON.stringify([VERSION, job.opened.sha256, sha256(await dataFingerprint(job.setting)), publicOptions(o), stem]),
+    ),
+  )
+  const checkpoint = folder === null ? null : join(folder, `${stem}.checkpoint`)
+  if (checkpoint) job.staging.supersede(checkpoint)
+  try {
+    return await createTrainer({
+      runtimes: job.runtimes,
+      setting: job.setting,
+      options: o,
+      original: graph,
+      teacher: job.teacher,
+      checkpoint,
+      fingerprint,
+      frozen: selection(graph, o.freeze ?? [], '--freeze'),
+      progress: job.progress,
+      notes: job.notes,
+    })
+  } catch (e) {
+    if (typeof o.finetune === 'number' || o.dequantize || !isUnsupported(e)) throw e
+    job.notes.push(`not fine-tuned: ${e.message}`)
+    return null
+  }
+}
+
+async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
+  const { runtimes, opened, graph, setting: s, options: o, progress, choice } = job
   const { target } = choice
   if (o.keepScales) {
     // Its batch is free where the float network's is.
     const real = opened.real()
     const qdq = typeof graph.inputs[0]!.shape![0] === 'string' ? (liftBatch(real) ?? real) : real
-    return { float: graph, qdq, integer: target.legalize(lower(qdq, target.rules, choice.integerIO)), plan: null, equalized: false }
+    return {
+      float: graph,
+      qdq,
+      integer: target.legalize(lower(qdq, target.rules, choice.integerIO)),
+      plan: null,
+      equalized: false,
+      finetuning: [],
+    }
   }
   const bits = bitsFor(o)
   const coarse = Math.min(bits.weights, bits.activations, bits.edges) < 8
-  const ready = target.prepare(graph)
+  const trainer = await trainerFor(job, stem, coarse)
+  const finetuning: FinetuneReport[] = []
+  const prepared = target.prepare(graph)
+  // Robustness is learned in real numbers first: through a coarse quantizer alone, training learns to hide instead.
+  const adversarial = trainer && o.robust !== undefined ? await trainer.run('float', prepared, null, () => false) : null
+  if (adversarial) finetuning.push(adversarial.report)
+  const ready = adversarial?.graph ?? prepared
   const batches = (n: number): Batches =>
     async function* () {
       for (let from = 0; from < n; from += s.batch) {
@@ -228,6 +300,7 @@ async function quantizeFor({ runtimes, opened, graph, setting: s, options: o, pr
     equalize: o.equalize ?? (coarse ? 'auto' : 'off'),
     biasCorrection: o.biasCorrection ?? true,
     rules: target.rules,
+    balance: trainer ? meanScale(s) : null,
     onProgress: (step, n) => {
       seen = n === 0 ? 0 : seen + n
       progress(step, Math.min(seen, count), count)
@@ -239,7 +312,18 @@ async function quantizeFor({ runtimes, opened, graph, setting: s, options: o, pr
       opened.path,
       'layers need constant weights; see `dqc inspect`',
     )
-  return { ...network, integer: target.legalize(network.integer) }
+  if (!trainer) return { ...network, integer: target.legalize(network.integer), finetuning }
+  const tuned = await trainer.run('quantized', network.float, network.plan, (n) => target.rules.fixedGrid(n) !== null)
+  finetuning.push(tuned.report)
+  const qdq = insertQuantizers(tuned.graph, tuned.plan).graph
+  const integer = target.legalize(lower(qdq, target.rules, choice.integerIO))
+  return { float: tuned.graph, qdq, integer, plan: tuned.plan, equalized: network.equalized, finetuning }
+}
+
+/** What pixels are multiplied by on their way into the network, over all channels. */
+const meanScale = (s: Setting): number => {
+  const { data } = s.feed.preprocessing.scale
+  return (data as Float32Array).reduce((m, v) => m + v, 0) / data.length
 }
 
 /** Values that only feed sums keep this many bits: no multiplier reads them. */
@@ -255,10 +339,10 @@ const bitsFor = (o: ConvertOptions): { weights: number; activations: number; edg
 async function toIntegers(job: Job): Promise<Report> {
   const { opened, setting: s, options: o, notes, choice, progress } = job
   const { target } = choice
-  const network = await quantizeFor(job)
-  progress('emit')
   const bits = bitsFor(o)
   const stem = `${opened.name}.${target.name}.${o.keepScales ? 'kept' : `w${bits.weights}a${bits.activations}`}`
+  const network = await quantizeFor(job, stem)
+  progress('emit')
   const artifact = target.emit(network.integer, stem, {
     ...(await provenance(job)),
     ...(choice.integerIO && choice.format === 'onnx' ? { 'dqc.io': JSON.stringify(ioGrids(network.integer)) } : {}),
@@ -290,6 +374,10 @@ async function toIntegers(job: Job): Promise<Report> {
   const after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
   await model.release()
 
+  progress('count the levels in use')
+  const uses = await activationUse(job.runtimes.engine, network.qdq, levelSamples(job))
+  const warning = degenerateNote(uses)
+  if (warning) notes.push(warning)
   const plan = network.plan
   const grid = plan ? { weights: bits.weights, activations: bits.activations } : keptBits(network.integer)
   return finish(job, stem, {
@@ -314,17 +402,54 @@ async function toIntegers(job: Job): Promise<Report> {
         sums: plan ? SUM_BITS : grid.activations,
       },
     },
-    layers: plan ? describeLayers(network.float, plan) : [],
+    layers: plan ? await layerReports(job, network.float, plan) : [],
+    activations: uses,
+    finetuning: network.finetuning,
     floatNodes: plan ? floatNodes(network.float, plan, exclusion(network.float, o.exclude ?? []), target.rules) : [],
     equalized: network.equalized,
   })
 }
 
+/** Samples on which the use of levels is counted. */
+const LEVEL_SAMPLES = 256
+
+const levelSamples = ({ setting: s, graph }: Job): Batches =>
+  async function* () {
+    const n = Math.min(LEVEL_SAMPLES, s.calibration.count)
+    for (let from = 0; from < n; from += s.batch) {
+      const to = Math.min(n, from + s.batch)
+      if (typeof graph.inputs[0]!.shape![0] === 'number' && to - from !== s.batch) return
+      yield [preprocess(await s.calibrationFeed.pixels(from, to), s.calibrationFeed.preprocessing)]
+    }
+  }
+
+/** Networks up to this size have their layers' operators measured. */
+const OPERATOR_MACS = 2e10
+
+/** Layers with the spectral norm of their true operators, as they were and as they ship. */
+async function layerReports({ runtimes, graph, setting: s, choice }: Job, float: Graph<'float'>, plan: QuantPlan): Promise<LayerReport[]> {
+  const layers = describeLayers(float, plan)
+  if (s.macs > OPERATOR_MACS) return layers
+  try {
+    const { scale } = s.feed.preprocessing
+    const before = await operatorNorms(runtimes.engine, choice.target.prepare(graph), scale, null)
+    const after = await operatorNorms(runtimes.engine, float, scale, plan)
+    return layers.map((l) => ({ ...l, operatorNorm: { before: before.get(l.name) ?? null, after: after.get(l.name) ?? null } }))
+  } catch (e) {
+    if (!isUnsupported(e)) throw e
+    return layers
+  }
+}
+
 /** Writes the network in real numbers: nothing is quantized. */
 async function toFloat(job: Job): Promise<Report> {
-  const { runtimes, opened, graph, setting: s, options: o, choice, progress } = job
+  const { runtimes, opened, setting: s, options: o, choice, progress } = job
+  const stem = `${opened.name}.${choice.target.name}.${trains(o, false) ? 'finetuned' : o.float16 ? 'float16' : 'float'}`
+  const trainer = await trainerFor(job, stem, false)
+  const start = o.reinit ? initializeWeights(job.graph, s.random.fork('weights')) : job.graph
+  const tuned = trainer ? await trainer.run('float', start, null, () => false) : null
+  const graph = tuned?.graph ?? job.graph
   progress('emit')
-  const stem = `${opened.name}.${choice.target.name}.${o.float16 ? 'float16' : 'float'}`
   const { bytes, channelsLast } = choice.writeFloat(graph, await provenance(job))
   const { listed, emitted } = place(job, [{ path: `${stem}.${choice.format}`, bytes }])
   progress('check the emitted file')
@@ -378,7 +503,9 @@ async function toFloat(job: Job): Promise<Report> {
       weights: { grid: storage.weights, storage: storage.weights, edges: storage.weights },
       activations: { grid: 32, storage: 32, edges: 32, sums: 32 },
     },
-    layers: [],
+    layers: tuned ? await layerReports(job, graph, floatPlan) : [],
+    activations: [],
+    finetuning: tuned ? [tuned.report] : [],
     floatNodes: [],
     equalized: false,
   })
@@ -388,7 +515,7 @@ async function toFloat(job: Job): Promise<Report> {
 const FLOAT_TOLERANCE = 1e-4
 
 /** What a report says beyond what every conversion has in common. */
-type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'floatNodes' | 'equalized'>
+type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'activations' | 'finetuning' | 'floatNodes' | 'equalized'>
 
 function finish(job: Job, stem: string, outcome: Outcome): Report {
   const { opened, setting: s, options: o, before, choice, staging } = job
@@ -489,7 +616,7 @@ const feedsIslands = (g: Graph<'integer'>): boolean => g.nodes.some((n) => n.op 
 
 /** Options that shape the result: no callbacks, no folders. */
 function publicOptions(o: ConvertOptions): Record<string, unknown> {
-  const { onProgress: _p, signal: _s, out: _o, threads: _t, data: _d, evalData: _e, ...rest } = o
+  const { onProgress: _p, signal: _s, out: _o, threads: _t, data: _d, evalData: _e, resume: _r, ...rest } = o
   return Object.fromEntries(Object.entries(rest).filter(([, v]) => v !== undefined))
 }
 
@@ -499,11 +626,14 @@ async function dataFingerprint(s: Setting): Promise<Uint8Array> {
   return new Uint8Array((x.data as Float32Array).buffer)
 }
 
-function exclusion(graph: Graph<'float'>, wanted: readonly string[]): (node: Node) => boolean {
+const exclusion = (graph: Graph<'float'>, wanted: readonly string[]): ((node: Node) => boolean) => selection(graph, wanted, '--exclude')
+
+/** The nodes that a flag names. Throws CompileError for names that match none. */
+function selection(graph: Graph<'float'>, wanted: readonly string[], flag: string): (node: Node) => boolean {
   const unknown = wanted.filter((w) => !graph.nodes.some((n) => matches(n, w)))
   if (unknown.length)
     throw errors.usage(
-      `--exclude ${unknown.join(', ')} matches no node`,
+      `${flag} ${unknown.join(', ')} matches no node`,
       null,
       'names, output names and op types are listed by `dqc inspect`',
     )

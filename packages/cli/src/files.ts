@@ -29,7 +29,7 @@ export function readBytes(path: string): Uint8Array {
   }
 }
 
-function reason(e: unknown): string {
+export function reason(e: unknown): string {
   switch ((e as NodeJS.ErrnoException).code) {
     case 'ENOENT':
       return 'there is no such file'
@@ -81,7 +81,7 @@ export function externalLoader(model: string): LoadExternal {
 }
 
 /** Makes a folder and those above it, one by one: Node's recursive mkdir never returns where a file system refuses, /proc for one. */
-function makeFolder(path: string): void {
+export function makeFolder(path: string): void {
   if (existsSync(path)) {
     if (!statSync(path).isDirectory()) throw Object.assign(new Error('not a folder'), { code: 'ENOTDIR' })
     return
@@ -94,6 +94,8 @@ function makeFolder(path: string): void {
 export interface Staging {
   /** Writes a file under a temporary name and returns that name. */
   stage(path: string, bytes: Uint8Array | string): string
+  /** Names a file that the commit makes superfluous. */
+  supersede(path: string): void
   /** Gives all staged files their names. */
   commit(): void
   /** Removes what was staged and not committed. */
@@ -102,7 +104,11 @@ export interface Staging {
 
 export function createStaging(): Staging {
   let staged: { temporary: string; path: string }[] = []
+  const superfluous: string[] = []
   return {
+    supersede(path) {
+      superfluous.push(path)
+    },
     stage(path, bytes) {
       const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomBytes(4).toString('hex')}`)
       try {
@@ -123,6 +129,7 @@ export function createStaging(): Staging {
         }
       }
       staged = []
+      for (const path of superfluous) rmSync(path, { force: true })
     },
     rollback() {
       for (const { temporary } of staged) rmSync(temporary, { force: true })

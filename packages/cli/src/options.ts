@@ -1,10 +1,10 @@
-import type { AttackName, Norm, ObserverKind } from '@dqc/core'
-import { attackNames, errors, observerKinds } from '@dqc/core'
+import type { AttackName, Norm, ObserverKind, OptimizerName, PenaltyForm } from '@dqc/core'
+import { attackNames, errors, observerKinds, optimizerNames, penaltyForms } from '@dqc/core'
 import type { FeedOptions } from './data/feed.ts'
 import { TARGETS } from './targets.ts'
 
-/** Told what is going on: a stage, how far it is, and of how much (null: not known). */
-export type OnProgress = (stage: string, done: number, of: number | null) => void
+/** Told what is going on: a stage, how far it is, of how much (null: not known), and what there is to say of it. */
+export type OnProgress = (stage: string, done: number, of: number | null, detail?: string) => void
 
 /** How data reaches the model, and how much of it is used. */
 export interface DataOptions extends FeedOptions {
@@ -30,6 +30,8 @@ export interface AttackOptions {
   /** Random starts of each sample. Default 1. */
   readonly restarts?: number
   readonly norm?: Norm
+  /** Queries of the gradient-free attack per sample and restart. Default 1000. */
+  readonly queries?: number
 }
 
 export interface CommonOptions extends DataOptions, AttackOptions {
@@ -47,7 +49,47 @@ export interface CommonOptions extends DataOptions, AttackOptions {
   readonly signal?: AbortSignal
 }
 
-export interface ConvertOptions extends CommonOptions {
+/** How the network is trained before it is written. */
+export interface FinetuneOptions {
+  /** auto: below 8 bits. A number: so many steps. Default auto. */
+  readonly finetune?: 'auto' | 'off' | number
+  /** How long auto takes: about a third of default, or four times as long. */
+  readonly effort?: Effort
+  /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.002. */
+  readonly lipschitzBeta?: number
+  /** orthogonal: WWᵀ → I. hinge: only singular values above 1 fall. operator: of the whole convolution, not its matrix. */
+  readonly lipschitzForm?: PenaltyForm
+  /** Trains on adversarial samples of this radius, in pixel units. */
+  readonly robust?: number
+  /** Steps of those adversaries; 1 is R+FGSM, more is PGD. Default 1. */
+  readonly robustSteps?: number
+  /** ce: labels. kd: the original network's scores. Default: both, kd where there are no labels. */
+  readonly loss?: Loss
+  /** Peak learning rate, relative to the rms of each tensor. Default 0.01. */
+  readonly lr?: number
+  readonly optimizer?: OptimizerName
+  /** Largest norm of the gradient. Default: no limit. */
+  readonly clip?: number
+  /** Layers (node names, output names or op types) that keep their numbers. */
+  readonly freeze?: readonly string[]
+  /** A float network whose scores are followed in place of the original's. */
+  readonly teacher?: string
+  /** Random mirroring and shifting of images. auto: where the network's answers stand it. */
+  readonly augment?: Augment
+  /** Start from random weights. */
+  readonly reinit?: boolean
+  /** Continue from the checkpoint that an interrupted run left beside its results. */
+  readonly resume?: boolean
+}
+
+export type Effort = 'fast' | 'default' | 'max'
+export type Loss = 'ce' | 'kd' | 'ce+kd'
+export type Augment = 'auto' | 'none' | 'shift' | 'flip+shift'
+export const EFFORTS: readonly Effort[] = ['fast', 'default', 'max']
+export const LOSSES: readonly Loss[] = ['ce', 'kd', 'ce+kd']
+export const AUGMENTS: readonly Augment[] = ['auto', 'none', 'shift', 'flip+shift']
+
+export interface ConvertOptions extends CommonOptions, FinetuneOptions {
   /** 2–8; sets weight and activation bits together. Needed unless `dequantize` or `keepScales` says that nothing is to be quantized. */
   readonly bits?: number
   readonly weightBits?: number
@@ -106,6 +148,7 @@ export function checkCommon(o: CommonOptions): void {
   whole('--batch', o.batch, 1)
   whole('--steps', o.steps, 1)
   whole('--restarts', o.restarts, 1)
+  whole('--queries', o.queries, 3)
   whole('--seed', o.seed, 0)
   whole('--threads', o.threads, 1)
   oneOf('--norm', o.norm, ['linf', 'l2'])
@@ -117,6 +160,53 @@ export function checkCommon(o: CommonOptions): void {
     if (!(e >= 0 && Number.isFinite(e))) throw errors.usage(`--eps must be a number of at least 0, like 2/255, not ${e}`)
   if (o.scale !== undefined && !(o.scale > 0)) throw errors.usage('--scale must be positive')
   if (o.evalData && !o.data) throw errors.usage('--eval-data needs --data as well')
+}
+
+function checkFinetune(o: ConvertOptions): void {
+  const { finetune } = o
+  if (finetune !== undefined && finetune !== 'auto' && finetune !== 'off' && !(Number.isInteger(finetune) && finetune >= 1))
+    throw errors.usage(`--finetune must be auto, off or a number of steps, not ${finetune}`)
+  oneOf('--effort', o.effort, EFFORTS)
+  oneOf('--loss', o.loss, LOSSES)
+  oneOf('--lipschitz-form', o.lipschitzForm, penaltyForms)
+  oneOf('--optimizer', o.optimizer, optimizerNames)
+  oneOf('--augment', o.augment, AUGMENTS)
+  whole('--robust-steps', o.robustSteps, 1)
+  for (const [name, v, least] of [
+    ['--lipschitz-beta', o.lipschitzBeta, true],
+    ['--robust', o.robust, false],
+    ['--lr', o.lr, false],
+    ['--clip', o.clip, false],
+  ] as const)
+    if (v !== undefined && !(Number.isFinite(v) && (least ? v >= 0 : v > 0)))
+      throw errors.usage(`${name} must be a number ${least ? 'of at least' : 'above'} 0, not ${v}`)
+  if (o.robust !== undefined && o.robust > 1) throw errors.usage('--robust is a radius in units of the pixel range, like 2/255')
+  if (o.robustSteps && o.robust === undefined) throw errors.usage('--robust-steps goes with --robust')
+  const trains = finetune !== 'off' && !o.keepScales && (!o.dequantize || finetune !== undefined)
+  if (trains) return
+  const given = (
+    [
+      'effort',
+      'lipschitzBeta',
+      'lipschitzForm',
+      'robust',
+      'loss',
+      'lr',
+      'optimizer',
+      'clip',
+      'freeze',
+      'teacher',
+      'augment',
+      'reinit',
+      'resume',
+    ] as const
+  ).filter((k) => o[k] !== undefined)
+  if (given.length)
+    throw errors.usage(
+      `${given.map((k) => `--${k.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`).join(', ')} without fine-tuning`,
+      null,
+      'leave out --finetune off, --keep-scales or --dequantize; or use dqc finetune',
+    )
 }
 
 export function checkConvert(o: ConvertOptions): void {
@@ -143,6 +233,7 @@ export function checkConvert(o: ConvertOptions): void {
   oneOf('--io', o.io, ['float', 'int8'])
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])
+  checkFinetune(o)
   if (o.packWeights && (o.weightBits ?? o.bits ?? 0) > 4)
     throw errors.usage(`--pack-weights stores weights of at most 4 bits, not ${o.weightBits ?? o.bits}`)
   if (o.maxRobustDrop !== undefined && o.attacks?.length === 0) throw errors.usage('--max-robust-drop needs an attack to be measured by')

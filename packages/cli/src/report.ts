@@ -1,4 +1,6 @@
-import type { LayerReport, MappedOperator, Measurement } from '@dqc/core'
+import type { ActivationUse, LayerReport, MappedOperator, Measurement } from '@dqc/core'
+
+import type { FinetuneReport } from './finetune.ts'
 
 export const REPORT_SCHEMA = 'dqc-report-1'
 
@@ -51,6 +53,10 @@ export interface Report {
     readonly synthetic: boolean
   }
   readonly layers: readonly LayerReport[]
+  /** How the quantized activations use their grids, on calibration data. */
+  readonly activations: readonly ActivationUse[]
+  /** Training runs, in order; none where nothing was trained. */
+  readonly finetuning: readonly FinetuneReport[]
   /** Nodes that stay float, with the reason. */
   readonly floatNodes: readonly { readonly name: string; readonly op: string; readonly reason: string }[]
   readonly equalized: boolean

@@ -3,6 +3,7 @@ import {
   type Attack,
   type AttackOutcome,
   answers,
+  attackByQueries,
   attackWith,
   batchesOf,
   CompileError,
@@ -33,7 +34,13 @@ export interface Subject {
 export const attackList = (o: AttackOptions): Attack[] =>
   (o.attacks ?? ['fgsm', 'pgd']).flatMap((name) =>
     (o.eps ?? [2 / 255]).map((epsilon) =>
-      namedAttack(name, { epsilon, norm: o.norm ?? 'linf', steps: o.steps ?? 20, restarts: o.restarts ?? 1 }),
+      namedAttack(name, {
+        epsilon,
+        norm: o.norm ?? 'linf',
+        steps: o.steps ?? 20,
+        restarts: o.restarts ?? 1,
+        ...(o.queries ? { queries: o.queries } : {}),
+      }),
     ),
   )
 
@@ -111,6 +118,7 @@ export async function measure(
         'labels' in truth ? oneHot(truth.labels, from, to, [0, ...(z.shape ?? []).slice(1).map(Number)]) : truth.outputs[i]!,
       )
       for (const a of plan.attacks) {
+        if (a.gradientFree) continue
         const c = {
           ...attacked,
           onProgress: (done: number, of: number) => attacked.onProgress?.(plan.attacks.indexOf(a) * of + done, plan.attacks.length * of),
@@ -123,6 +131,18 @@ export async function measure(
       if (!(e instanceof CompileError) || e.kind !== 'unsupported') throw e
       notes.push(`no gradient attack: ${e.message}`)
     }
+  }
+  for (const a of plan.attacks) {
+    if (!a.gradientFree) continue
+    const adversaries = await attackByQueries(
+      subject.model,
+      a,
+      (from, to, i) =>
+        'labels' in truth ? { labels: truth.labels.subarray(from, to), reference: null } : { labels: null, reference: truth.outputs[i]! },
+      attacked,
+    )
+    found.set(a, adversaries)
+    await judge(a.name, a, adversaries)
   }
   for (const [a, adversaries] of transferred) await judge(`${a.name}-transfer`, a, adversaries)
   return {

@@ -1,7 +1,7 @@
 import { correctionPasses, countMacs, createRandom, errors, type Graph, type MeasureContext, type Objective, type Random } from '@dqc/core'
 import { createFeed, drawn, evaluationOf, type Feed, itemShape, layoutOf, splitSources, syntheticSource } from './data/feed.ts'
 import { openData } from './data/open.ts'
-import type { Source } from './data/source.ts'
+import { type Source, subset } from './data/source.ts'
 import type { CommonOptions } from './options.ts'
 import { firstOf } from './robustness.ts'
 
@@ -15,6 +15,13 @@ const DRAWN = { values: 1.5e7, most: 256, least: 16 }
 const TUNING = { most: 256, least: 4 }
 /** A backward pass costs about twice a forward pass. */
 const STEP = 3
+/** Synthetic images that training draws from, and those its checkpoints are judged on. */
+const SYNTHETIC = { training: 8192, validation: 256 }
+/** Share of the training data that is held out for validation, and its most samples. Fewer than these are not split. */
+const HELD_OUT = { share: 0.1, most: 512, least: 64 }
+/** Bytes that one training step may hold: each activation about eight times over, forward, backward and between. */
+const TRAINING_BYTES = 3e9
+const TRAINING_COPIES = 8
 const FEWEST = { clean: 16, attack: 2, calibration: 16 }
 /** Largest batch of input values, so that wide activations of large images fit in memory. */
 const BATCH_VALUES = 2 ** 20
@@ -34,6 +41,11 @@ export interface Setting {
   readonly macs: number
   /** Calibration samples that choices are measured on. */
   readonly tuning: number
+  /** What fine-tuning learns from, and the held-out part that its checkpoints are judged on. */
+  readonly training: Source
+  readonly validation: Source
+  /** Largest training batch whose activations fit in memory. */
+  readonly trainingBatch: number
 }
 
 const affordable = (budget: number, cost: number, most: number, least: number): number =>
@@ -80,7 +92,14 @@ export function createSetting(
   const feed = createFeed(graph, evaluation, o)
   const batch = fixedBatch ?? Math.max(1, Math.min(o.batch ?? 64, Math.floor(BATCH_VALUES / values)))
   const objective = objectiveOf(graph, o, split !== null && evaluation.labels !== null)
-  const common = { preprocessing: feed.preprocessing, objective, batch, seed, ...(o.signal ? { signal: o.signal } : {}) }
+  const common = {
+    preprocessing: feed.preprocessing,
+    objective,
+    batch,
+    channelsLast: layout === 'nhwc',
+    seed,
+    ...(o.signal ? { signal: o.signal } : {}),
+  }
   const all = { ...common, evaluation: evaluationOf(evaluation, feed, evaluated) }
   const attackCount =
     o.attackSamples ?? (o.samples ? evaluated : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), evaluated, FEWEST.attack))
@@ -94,7 +113,19 @@ export function createSetting(
   if (objective === 'classify')
     for (const source of split ? [split.calibration, split.evaluation] : [])
       if (source.labels) checkLabels(source.labels, graph, source.description)
+  const pool = split ? held(split.calibration, random) : null
+  const drawnFor = (purpose: 'training' | 'validation'): Source =>
+    syntheticSource(
+      shape,
+      layout,
+      Math.min(SYNTHETIC[purpose], Math.max(FEWEST.calibration, Math.floor((20 * DRAWN.values) / values))),
+      random.fork(purpose),
+    )
   return {
+    training: pool?.training ?? drawnFor('training'),
+    validation: pool?.validation ?? drawnFor('validation'),
+    trainingBatch:
+      fixedBatch ?? Math.max(1, Math.min(o.batch ?? 64, Math.floor(TRAINING_BYTES / (4 * TRAINING_COPIES * activationsOf(graph))))),
     feed,
     calibrationFeed: createFeed(graph, calibration, o),
     calibration,
@@ -108,6 +139,14 @@ export function createSetting(
     macs,
     tuning,
   }
+}
+
+/** Splits what may be learned from; too few samples serve for both. */
+function held(source: Source, random: Random): { training: Source; validation: Source } {
+  const n = Math.min(HELD_OUT.most, Math.floor(source.count * HELD_OUT.share))
+  if (n < HELD_OUT.least) return { training: source, validation: source }
+  const order = random.fork('validation').permutation(source.count)
+  return { training: subset(source, order.slice(n), 'training part'), validation: subset(source, order.slice(0, n), 'validation part') }
 }
 
 /** A classifier's output is one score per class; one as large as the input, or of more axes, is something else. */

@@ -65,6 +65,36 @@ export function showReport(r: Report): string {
     '',
     table(rows),
   ]
+  for (const t of r.finetuning) lines.push('', ...trainingLines(t))
+  const norms = r.layers.filter((l) => l.operatorNorm.before !== null && l.operatorNorm.after !== null)
+  if (r.finetuning.length && norms.length)
+    lines.push(
+      '',
+      table([
+        ['layer', 'spectral norm before', 'after', 'orthogonality defect'],
+        ...norms.map((l) => [
+          short(l.name),
+          l.operatorNorm.before!.toPrecision(3),
+          l.operatorNorm.after!.toPrecision(3),
+          l.orthogonalityDefect?.toPrecision(3) ?? '',
+        ]),
+        [
+          'product',
+          norms.reduce((p, l) => p * l.operatorNorm.before!, 1).toPrecision(3),
+          norms.reduce((p, l) => p * l.operatorNorm.after!, 1).toPrecision(3),
+          '',
+        ],
+      ]),
+    )
+  const coarse = r.activations.filter((u) => u.of <= 32)
+  if (coarse.length)
+    lines.push(
+      '',
+      table([
+        ['activation', 'levels used', 'zeros', 'at the top'],
+        ...coarse.map((u) => [short(u.name), `${u.levels} of ${u.of}`, percent(u.zeros), percent(u.clipped)]),
+      ]),
+    )
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
   if (r.artifact.mapping) lines.push('', ...mappingLines(r.artifact.mapping))
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
@@ -72,6 +102,29 @@ export function showReport(r: Report): string {
     if (g)
       lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: a loss of ${percent(g.value)}, ${percent(g.limit)} allowed`)
   return lines.join('\n')
+}
+
+/** What training did: its recipe in a line, its last and its kept validation. */
+function trainingLines(t: Report['finetuning'][number]): string[] {
+  const recipe = [
+    `${t.steps} steps of ${t.batch}`,
+    t.loss,
+    t.penalty ? `penalty ${t.penalty.form} β=${t.penalty.beta}` : 'no penalty',
+    ...(t.adversary
+      ? [`adversaries ε=${pixels(t.adversary.epsilon)}${t.adversary.steps > 1 ? ` in ${t.adversary.steps} steps` : ''}`]
+      : []),
+    ...(t.augmentation.flip ? ['mirrored'] : []),
+    ...(t.augmentation.shift ? [`shifted by up to ${t.augmentation.shift}`] : []),
+  ]
+  const kept = t.curve.find((p) => p.step === t.best)
+  return [
+    `trained ${t.stage === 'float' ? 'in real numbers' : 'through the quantizers'}: ${recipe.join(', ')}; on ${t.training.source}`,
+    ...(kept
+      ? [
+          `kept step ${t.best}: on ${t.validation.samples} validation samples clean ${percent(kept.clean)}${kept.robust === null ? '' : `, robust ${percent(kept.robust)}`}`,
+        ]
+      : []),
+  ]
 }
 
 /** What an accelerator takes, and for the rest why not and what would change it. */

@@ -35,6 +35,8 @@ export interface Feed {
   readonly preprocessing: Preprocessing
   /** Pixels in [0, 1] of items [from, to), laid out as the input. */
   pixels(from: number, to: number): Promise<Tensor>
+  /** The same of any items. */
+  items(indices: ArrayLike<number>): Promise<Tensor>
 }
 
 /** How likely a size counts channels: colour, grey, colour with transparency. */
@@ -136,24 +138,20 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   const turn = layout === 'nhwc' && !asIs
   const fit = layout ? [C, H, W] : null
   const span = hi - lo
-  return {
-    shape,
-    layout,
-    preprocessing,
-    async pixels(from, to) {
-      const data = new Float32Array((to - from) * n)
-      for (let i = from; i < to; i++) {
-        const item = await source.read(i, source.shape === null ? fit : null)
-        if (item.length !== n) throw errors.badData(`item ${i} has ${item.length} values, the input takes ${n}`, source.description)
-        const base = (i - from) * n
-        for (let k = 0; k < n; k++) {
-          const p = turn ? Math.floor(k / (H * W)) + (k % (H * W)) * C : k
-          data[base + p] = (item[k]! - lo) / span
-        }
+  const items = async (indices: ArrayLike<number>): Promise<Tensor> => {
+    const data = new Float32Array(indices.length * n)
+    for (let i = 0; i < indices.length; i++) {
+      const item = await source.read(indices[i]!, source.shape === null ? fit : null)
+      if (item.length !== n) throw errors.badData(`item ${indices[i]} has ${item.length} values, the input takes ${n}`, source.description)
+      const base = i * n
+      for (let k = 0; k < n; k++) {
+        const p = turn ? Math.floor(k / (H * W)) + (k % (H * W)) * C : k
+        data[base + p] = (item[k]! - lo) / span
       }
-      return tensorOf('float32', [to - from, ...shape], data)
-    },
+    }
+    return tensorOf('float32', [indices.length, ...shape], data)
   }
+  return { shape, layout, preprocessing, items, pixels: (from, to) => items(Array.from({ length: to - from }, (_, i) => from + i)) }
 }
 
 /** Synthetic images (or, for inputs that are no images, uniform numbers) in place of data. */

@@ -1,4 +1,5 @@
 import type { Graph } from '../ir/graph.ts'
+import { balance } from '../passes/balance.ts'
 import { correctBias } from '../passes/correctBias.ts'
 import { equalize } from '../passes/equalize.ts'
 import { insertQuantizers, planQuantization, type QuantPlan } from '../passes/insertQuantizers.ts'
@@ -16,6 +17,8 @@ export interface QuantizeOptions {
   readonly equalize: 'auto' | 'on' | 'off'
   readonly biasCorrection: boolean
   readonly rules: KernelRules
+  /** Canonical scaling (see `balance`) before anything is measured: what the input is multiplied by on its way from pixels; null: none. */
+  readonly balance: number | null
   /** Told what is being done, and how many samples a pass over the data has seen. */
   readonly onProgress?: (step: string, samples: number) => void
 }
@@ -44,8 +47,9 @@ export async function quantizeNetwork(
 ): Promise<QuantizedNetwork> {
   const { spec, rules } = options
   const attempt = async (g: Graph<'float'>, step: string): Promise<{ g: Graph<'float'>; ranges: Ranges; plan: QuantPlan }> => {
-    const ranges = await calibrate(engine, g, calibration(), (n) => options.onProgress?.(step, n))
-    return { g, ranges, plan: planQuantization(g, spec, ranges, rules) }
+    const scaled = options.balance === null ? g : runPasses(g, [balance(options.balance)])
+    const ranges = await calibrate(engine, scaled, calibration(), (n) => options.onProgress?.(step, n))
+    return { g: scaled, ranges, plan: planQuantization(scaled, spec, ranges, rules) }
   }
   const equal = options.equalize === 'off' ? graph : runPasses(graph, [equalize])
   let best = await attempt(equal, 'calibrate')

@@ -34,3 +34,25 @@ export function orthogonalityDefect(a: ArrayLike<number>, rows: number, cols: nu
   }
   return Math.sqrt(sum)
 }
+
+/** Solves A x = b for a square, symmetric, positive definite A by Gaussian elimination. */
+export function solve(A: readonly Float64Array[], b: Float64Array): Float64Array {
+  const n = b.length
+  const m = A.map((row, i) => Float64Array.from([...row, b[i]!]))
+  for (let c = 0; c < n; c++) {
+    let p = c
+    for (let r = c + 1; r < n; r++) if (Math.abs(m[r]![c]!) > Math.abs(m[p]![c]!)) p = r
+    ;[m[c], m[p]] = [m[p]!, m[c]!]
+    for (let r = c + 1; r < n; r++) {
+      const f = m[r]![c]! / m[c]![c]!
+      if (f !== 0) for (let k = c; k <= n; k++) m[r]![k]! -= f * m[c]![k]!
+    }
+  }
+  const x = new Float64Array(n)
+  for (let r = n - 1; r >= 0; r--) {
+    let s = m[r]![n]!
+    for (let k = r + 1; k < n; k++) s -= m[r]![k]! * x[k]!
+    x[r] = s / m[r]![r]!
+  }
+  return x
+}

@@ -4,6 +4,7 @@ import { errors } from '../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
 import { liveNodes } from '../ir/rewrite.ts'
 import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { mul } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import { identity } from '../ops/foreign.ts'
 import type { Ranges } from '../quant/calibrate.ts'
@@ -254,30 +255,50 @@ export interface Quantized {
   readonly real: ReadonlyMap<string, Value>
 }
 
+/** Where a network's numbers come from: its own constants, or parameters that training moves. */
+export interface Numbers {
+  /** A constant of the float graph. */
+  constant(v: Value): Value
+  /** The scales of a grid: a scalar, or one per channel. */
+  scale(q: QuantParams, name: string): Value
+}
+
 /** Makes the qdq graph that a plan describes: every quantized value passes a fakeQuant, layers read quantized weights. */
 export function insertQuantizers(graph: Graph<'float'>, plan: QuantPlan): Quantized {
   const b = createBuilder()
+  const inputs = graph.inputs.map((v) => b.input(v.name, v))
+  const { outputs, real } = quantizeInto(b, graph, plan, inputs, { constant: (v) => v, scale: scaleConstants(b) })
+  const built = b.build('qdq', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
+  return { graph: { ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }, real }
+}
+
+/** Adds the quantized network to `b`, fed by `fed` and with its numbers from `numbers`; a plan without grids gives the float network. */
+export function quantizeInto(
+  b: Builder,
+  graph: Graph<'float'>,
+  plan: QuantPlan,
+  fed: readonly Value[],
+  numbers: Numbers,
+): { outputs: Value[]; real: ReadonlyMap<string, Value> } {
   const uses = usesOf(graph)
   const map = new Map<Value, Value>()
   /** Real values before their quantizer, for float readers of float values. */
   const raw = new Map<Value, Value>()
   const { absorbed } = plan
   const onGrid = (n: Node): boolean => plan.integer.has(n.outputs[0]!.name)
-  const scaleOf = scaleConstants(b)
   const quantize = (v: Value, q: QuantParams, fused: boolean, name: string): Value =>
-    b.emit(fakeQuant, [v, scaleOf(q, name)], { lo: q.lo, hi: q.hi, axis: q.axis, fused }, { outputs: [name] })
+    b.emit(fakeQuant, [v, numbers.scale(q, name)], { lo: q.lo, hi: q.hi, axis: q.axis, fused }, { outputs: [name] })
 
-  for (const v of graph.inputs) {
-    const fed = b.input(v.name, v)
-    raw.set(v, fed)
+  graph.inputs.forEach((v, i) => {
+    raw.set(v, fed[i]!)
     const q = plan.grids.get(v.name)
-    map.set(v, q && isFloat(v.dtype) ? quantize(fed, q, false, `${v.name}.q`) : fed)
-  }
+    map.set(v, q && isFloat(v.dtype) ? quantize(fed[i]!, q, false, `${v.name}.q`) : fed[i]!)
+  })
   for (const n of graph.nodes) {
     const isInteger = onGrid(n)
     const inputs = n.inputs.map((v, i) => {
       if (v === null) return null
-      if (isConstant(v)) return isInteger ? weightInput(n, i, v, plan, quantize) : v
+      if (isConstant(v)) return isInteger ? integerConstant(b, n, i, v, plan, numbers, quantize) : numbers.constant(v)
       const maker = uses.producer(v)
       // Between two float ops nothing is converted.
       return !isInteger && (maker === null || !onGrid(maker)) ? (raw.get(v) ?? map.get(v)!) : map.get(v)!
@@ -308,9 +329,7 @@ export function insertQuantizers(graph: Graph<'float'>, plan: QuantPlan): Quanti
     const maker = uses.producer(v)
     return maker && !onGrid(maker) && !plan.grids.has(v.name) ? (raw.get(v) ?? v) : (map.get(v) ?? v)
   })
-  const built = b.build('qdq', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
-  const graphOut: Graph<'qdq'> = { ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }
-  return { graph: graphOut, real: new Map([...raw].map(([v, r]) => [v.name, r])) }
+  return { outputs, real: new Map([...raw].map(([v, r]) => [v.name, r])) }
 }
 
 /** Whether the clamp's interval holds the whole grid, so that the grid's ends do its work. */
@@ -320,17 +339,31 @@ function absorbs(n: Node, q: QuantParams): boolean {
   return q.lo * q.scale[0]! >= min && q.hi * q.scale[0]! <= max + tolerance
 }
 
-function weightInput(
+/** A constant that an integer op reads: weights on their grid, biases on the accumulator's. */
+function integerConstant(
+  b: Builder,
   n: Node,
   i: number,
   v: Value & { data: Tensor },
   plan: QuantPlan,
+  numbers: Numbers,
   quantize: (v: Value, q: QuantParams, fused: boolean, name: string) => Value,
 ): Value {
   const q = plan.weights.get(n.outputs[0]!.name)
   const info = n.op.weights?.(n.attrs)
-  const isWeight = info ? i === info.weight : isFloat(v.dtype)
-  return q && isWeight ? quantize(v, q, false, `${v.name}.q`) : v
+  const own = numbers.constant(v)
+  if (q && info?.bias === i) {
+    const x = plan.grids.get(n.inputs[0]!.name)!
+    return onAccumulator(b, own, numbers.scale(x, ''), numbers.scale(q, ''), q.axis === null ? null : 0)
+  }
+  return q && (info ? i === info.weight : isFloat(v.dtype)) ? quantize(own, q, false, `${v.name}.q`) : own
+}
+
+/** b as an accumulator in steps of s_x·s_w holds it: a whole number of them. */
+function onAccumulator(b: Builder, bias: Value, x: Value, w: Value, axis: number | null): Value {
+  const attrs = { lo: -(2 ** 31), hi: 2 ** 31 - 1, axis, fused: false }
+  if (!bias.data || !x.data || !w.data) return b.emit(fakeQuant, [bias, b.emit(mul, [x, w], {})], attrs)
+  return b.constant(fakeQuant.eval([bias.data, mul.eval([x.data, w.data], {})[0]!], attrs)[0]!, bias.name)
 }
 
 /** One scale constant per grid object. */

@@ -24,6 +24,8 @@ export interface LayerReport {
   readonly spectralNorm: number | null
   /** ‖WWᵀ − I‖_F of the same matrix (Lin, Gan, Han 2019, eq. 8). */
   readonly orthogonalityDefect: number | null
+  /** Largest singular value of the layer's true operator, padding and strides included: of the original, and as it ships. */
+  readonly operatorNorm: { readonly before: number | null; readonly after: number | null }
 }
 
 /** Matrices beyond this many multiply–adds per Gram matrix are not analysed. */
@@ -75,6 +77,7 @@ export function describeLayers(graph: Graph<'float'>, plan: QuantPlan): LayerRep
         accumulatorBits: q && x ? Math.max(...steps(front, q, x, rows)) : null,
         spectralNorm: small ? spectralNorm(numbersOf(front), rows, cols) : null,
         orthogonalityDefect: small ? orthogonalityDefect(numbersOf(front), rows, cols) : null,
+        operatorNorm: { before: null, after: null },
       },
     ]
   })

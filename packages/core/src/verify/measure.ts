@@ -2,9 +2,9 @@ import { invariant } from '../ir/errors.ts'
 import type { Graph } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom, type Random } from '../math/random.ts'
+import { attackStep, type Objective, type Preprocessing } from '../passes/attackStep.ts'
 import type { Engine, Model } from '../run/engine.ts'
 import type { Attack } from './attack.ts'
-import { attackStep, type Objective, type Preprocessing } from './attackGraph.ts'
 
 /** Images as pixels in [0, 1], laid out as the model wants them, in batches that can be asked for again. */
 export interface Evaluation {
@@ -22,6 +22,7 @@ export interface AttackOutcome {
   readonly name: string
   readonly norm: string
   readonly epsilon: number
+  /** Steps along the gradient, or queries of a gradient-free attack. */
   readonly steps: number
   readonly restarts: number
   /** Share of samples answered right (or mean relative error, for networks that are not classifiers). */
@@ -42,6 +43,8 @@ export interface MeasureContext {
   readonly preprocessing: Preprocessing
   readonly objective: Objective
   readonly batch: number
+  /** Whether images have their channels last. */
+  readonly channelsLast: boolean
   readonly seed: number
   readonly onProgress?: (done: number, of: number) => void
   readonly signal?: AbortSignal

@@ -8,8 +8,10 @@ import { abs, add, div, maximum, minimum, mul, sign, sqrt, sub } from '../ops/el
 import { logSoftmax, softmax } from '../ops/normalize.ts'
 import { reduceMax } from '../ops/reduce.ts'
 import { shapeOf } from '../ops/shapes.ts'
-import { differentiate } from '../passes/autodiff.ts'
-import type { Norm } from './attack.ts'
+import { differentiate } from './autodiff.ts'
+
+/** A norm in which perturbations are measured. */
+export type Norm = 'linf' | 'l2'
 
 /** Model input = pixels·scale + shift; pixels in [0, 1]. Both tensors broadcast to the input. */
 export interface Preprocessing {
@@ -25,14 +27,13 @@ const TINY = 1e-30
 
 /**
  * One attack step as a graph, so that forward, backward and the step run in the engine without coming back:
- * (x, x₀, target, ε, α) → x′ in the ε-ball around x₀ and in [0, 1].
+ * (x, x₀, target, ε, α, …) → x′ in the ε-ball around x₀ and in [0, 1]. The model's first input is attacked; others follow as they are.
  * target: one-hot labels, or the clean outputs to move away from.
  */
 export function attackStep(model: Graph, preprocessing: Preprocessing, objective: Objective, norm: Norm): Graph {
   const b = createBuilder()
-  const input = model.inputs[0]
-  if (!input || model.inputs.length !== 1)
-    throw errors.unsupportedModel(`attacks need a network with one input, this one has ${model.inputs.length}`)
+  const [input, ...others] = model.inputs
+  if (!input) throw errors.unsupportedModel('attacks need a network with an input')
   const type = { dtype: 'float32', shape: input.shape } as const
   const x = b.input('x', type)
   const x0 = b.input('x0', type)
@@ -40,15 +41,42 @@ export function attackStep(model: Graph, preprocessing: Preprocessing, objective
   const target = b.input('target', z)
   const epsilon = b.input('epsilon', { dtype: 'float32', shape: [] })
   const alpha = b.input('alpha', { dtype: 'float32', shape: [] })
+  const rest = others.map((v) => b.input(v.name, v))
 
-  const fed = b.emit(add, [b.emit(mul, [x, b.constant(preprocessing.scale, 'scale')], {}), b.constant(preprocessing.shift, 'shift')], {})
-  const [y] = inline(b, prune({ ...model, outputs: [z], outputNames: [z.name] }), [fed]) as [Value]
+  const network = prune({ ...model, outputs: [z], outputNames: [z.name] })
+  const forward = (fed: Value): Value => inline(b, network, [fed, ...rest])[0]!
+  const next = ascend(b, forward, { x, x0, target, epsilon, alpha }, preprocessing, objective, norm)
+  return b.build('qdq', [next], { origin: model.origin })
+}
+
+/** What one step of an attack works on: perturbed and clean pixels, what to move away from, the ball's radius and the step's length. */
+export interface Perturbation {
+  readonly x: Value
+  readonly x0: Value
+  readonly target: Value
+  readonly epsilon: Value
+  readonly alpha: Value
+}
+
+/** Adds one attack step on the network that `forward` adds; returns the next perturbed pixels. */
+export function ascend(
+  b: Builder,
+  forward: (fed: Value) => Value,
+  { x, x0, target, epsilon, alpha }: Perturbation,
+  preprocessing: Preprocessing,
+  objective: Objective,
+  norm: Norm,
+): Value {
+  const y = forward(feedPixels(b, x, preprocessing))
   const dy = objective === 'classify' ? crossEntropyDirection(b, y, target) : b.emit(sub, [y, target], {})
   const [g] = differentiate(b, [{ y, dy }], [x]) as [Value]
   const next = norm === 'linf' ? stepInf(b, x, x0, g, epsilon, alpha) : stepTwo(b, x, x0, g, epsilon, alpha)
-  const boxed = b.emit(minimum, [b.emit(maximum, [next, b.scalar(0)], {}), b.scalar(1)], {})
-  return b.build('qdq', [boxed], { origin: model.origin })
+  return b.emit(minimum, [b.emit(maximum, [next, b.scalar(0)], {}), b.scalar(1)], {})
 }
+
+/** Pixels in [0, 1] as the model reads them. */
+export const feedPixels = (b: Builder, pixels: Value, p: Preprocessing): Value =>
+  b.emit(add, [b.emit(mul, [pixels, b.constant(p.scale, 'scale')], {}), b.constant(p.shift, 'shift')], {})
 
 /** What the classes are told apart by: the first output, before a closing softmax. */
 export function scores(model: Graph): Value {

@@ -1,0 +1,287 @@
+import {
+  type ActivationUse,
+  type Adversary,
+  type Augmentation,
+  answers,
+  augment,
+  CompileError,
+  createRandom,
+  type Evaluation,
+  errors,
+  type Finetuned,
+  finetuneNetwork,
+  type Graph,
+  type LearningPoint,
+  type Node,
+  noAugmentation,
+  type QuantPlan,
+  type ScaleBounds,
+  scoringGraph,
+  type TrainingState,
+} from '@dqc/core'
+import { type Checkpoint, readCheckpoint, writeCheckpoint } from './checkpoint.ts'
+import { createFeed, type Feed } from './data/feed.ts'
+import type { ConvertOptions, Effort } from './options.ts'
+import type { Runtimes } from './runtimes.ts'
+import type { Setting } from './setting.ts'
+
+/** Steps of each effort, and the multiply–accumulates they may take: larger networks get fewer. */
+const EFFORT: Record<Effort, { readonly steps: number; readonly macs: number }> = {
+  fast: { steps: 400, macs: 6e12 },
+  default: { steps: 1200, macs: 2e13 },
+  max: { steps: 6000, macs: 1e14 },
+}
+/** Forward, backward in the activations, backward in the weights. */
+const PASSES = 3
+const FEWEST_STEPS = 40
+/** Batches smaller than this teach nothing: automatic fine-tuning leaves such networks alone. */
+const SMALLEST_BATCH = 4
+
+/** Hyper-parameters that stood the tests of RECIPES: see ARCHITECTURE.md, "Fine-tuning". */
+const RECIPE = { rate: 0.01, warmup: 20, temperature: 4, labelWeight: 0.5, teacherWeight: 1, beta: 0.002 }
+/** Adversaries: half of each batch stays clean, ε grows over a quarter of the steps. */
+const ADVERSARY = { share: 0.5, ramp: 0.25 }
+/** Activation scales of adversarially trained networks may move by so much: free ones grow until few levels are left, and gradients with them. */
+const ROBUST_BOUNDS: ScaleBounds = [1 / 2, 1]
+/** Validations in one run, and what they use. */
+const VALIDATION = { times: 6, epsilon: 1 / 255, steps: 10, square: { samples: 128, queries: 150 } }
+/** Milliseconds between checkpoints, beside those at validations. */
+const CHECKPOINT_EVERY = 20_000
+
+/** What the report says of one training run. */
+export interface FinetuneReport {
+  readonly stage: 'float' | 'quantized'
+  readonly steps: number
+  readonly batch: number
+  readonly loss: string
+  readonly penalty: { readonly form: string; readonly beta: number } | null
+  readonly adversary: { readonly epsilon: number; readonly steps: number } | null
+  readonly augmentation: Augmentation
+  readonly training: { readonly source: string; readonly samples: number; readonly labelled: boolean }
+  readonly validation: { readonly source: string; readonly samples: number }
+  /** The step whose parameters were kept. */
+  readonly best: number
+  readonly curve: readonly LearningPoint[]
+  /** Why it ended early; null otherwise. */
+  readonly diverged: string | null
+}
+
+/** Trains networks for one conversion, with checkpoints. */
+export interface Trainer {
+  /** Trains a float network, or with a plan the quantized one. */
+  run(
+    stage: 'float' | 'quantized',
+    graph: Graph<'float'>,
+    plan: QuantPlan | null,
+    fixedGrid: (n: Node) => boolean,
+  ): Promise<Finetuned & { report: FinetuneReport }>
+}
+
+export interface TrainerContext {
+  readonly runtimes: Runtimes
+  readonly setting: Setting
+  readonly options: ConvertOptions
+  /** The prepared float network: what is followed, unless another teacher is. */
+  readonly original: Graph<'float'>
+  readonly teacher: Graph<'float'> | null
+  /** Where checkpoints lie; null keeps none. */
+  readonly checkpoint: string | null
+  readonly fingerprint: string
+  readonly frozen: (n: Node) => boolean
+  readonly progress: (stage: string, done?: number, of?: number | null, detail?: string) => void
+  readonly notes: string[]
+}
+
+/** Whether a conversion trains at all. */
+export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
+  if (o.finetune === 'off' || o.keepScales) return false
+  if (typeof o.finetune === 'number') return true
+  return o.dequantize ? o.finetune === 'auto' : coarse || o.robust !== undefined
+}
+
+/** Steps of each stage. */
+export function stepsFor(o: ConvertOptions, macs: number, batch: number): number {
+  if (typeof o.finetune === 'number') return o.finetune
+  const e = EFFORT[o.effort ?? 'default']
+  return Math.max(FEWEST_STEPS, Math.min(e.steps, Math.floor(e.macs / (PASSES * Math.max(1, macs) * batch))))
+}
+
+/** Reads the data, decides the details, and picks up a checkpoint. Throws CompileError for a checkpoint of another run. */
+export async function createTrainer(c: TrainerContext): Promise<Trainer> {
+  const { runtimes, setting: s, options: o } = c
+  const engine = runtimes.engine
+  const batch = s.trainingBatch
+  if (batch < SMALLEST_BATCH && typeof o.finetune !== 'number')
+    throw errors.unsupportedModel(`training takes batches of ${batch}`, null, 'a fixed batch, or activations too large for memory')
+  const feed = createFeed(c.original, s.training, o)
+  const validationFeed = createFeed(c.original, s.validation, o)
+  const validation: Evaluation = {
+    samples: s.validation.count,
+    labels: s.validation.labels,
+    pixels: (from, to) => validationFeed.pixels(from, to),
+  }
+  const channelsLast = feed.layout === 'nhwc'
+  const changes = await augmentationFor(c, validation, feed)
+  const labelled = s.objective === 'classify' && s.training.labels !== null
+  const loss = o.loss ?? (o.reinit && !c.teacher ? 'ce' : labelled ? 'ce+kd' : 'kd')
+  if (loss !== 'kd' && !labelled) throw errors.usage(`--loss ${loss} needs labelled data`)
+  if (o.reinit && loss !== 'ce' && !c.teacher) throw errors.usage(`--loss ${loss} with random weights needs a --teacher to follow`)
+  const weights = {
+    labelWeight: loss === 'kd' ? 0 : loss === 'ce' ? 1 : RECIPE.labelWeight,
+    teacherWeight: loss === 'ce' ? 0 : RECIPE.teacherWeight,
+  }
+  const teacher = loss === 'ce' ? null : (c.teacher ?? c.original)
+  const beta = o.lipschitzBeta ?? RECIPE.beta
+  const penalty = beta > 0 ? (o.lipschitzForm ?? 'orthogonal') : null
+  const adversary: Adversary | null = o.robust ? { epsilon: o.robust, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
+  const steps = stepsFor(o, s.macs, batch)
+
+  let saved: Checkpoint = { fingerprint: c.fingerprint, stages: {} }
+  if (o.resume && c.checkpoint) {
+    const found = readCheckpoint(c.checkpoint)
+    if (found && found.fingerprint !== c.fingerprint)
+      throw errors.usage(
+        'the checkpoint belongs to another model, data set or other options',
+        c.checkpoint,
+        'repeat the options of the interrupted run, or leave out --resume',
+      )
+    saved = found ?? saved
+  }
+  const save = (stage: string, state: TrainingState): void => {
+    saved = { ...saved, stages: { ...saved.stages, [stage]: state } }
+    if (c.checkpoint) writeCheckpoint(c.checkpoint, saved)
+  }
+  const data = {
+    count: s.training.count,
+    labels: labelled ? s.training.labels : null,
+    batch: async (indices: ArrayLike<number>, random: ReturnType<typeof createRandom>) =>
+      augment(await feed.items(indices), channelsLast, changes, random),
+  }
+
+  return {
+    async run(stage, graph, plan, fixedGrid) {
+      let written = Date.now()
+      const label = stage === 'float' ? 'train' : 'fine-tune'
+      const started = Date.now()
+      const from = saved.stages[stage]
+      const first = from?.step ?? 0
+      const tuned = await finetuneNetwork(
+        engine,
+        { graph, plan, teacher, data, objective: s.objective, preprocessing: feed.preprocessing },
+        {
+          steps,
+          batch,
+          rate: o.lr ?? RECIPE.rate,
+          warmup: Math.min(RECIPE.warmup, Math.ceil(steps / 10)),
+          optimizer: o.optimizer ?? 'adam',
+          clip: o.clip ?? null,
+          ...weights,
+          temperature: RECIPE.temperature,
+          penalty,
+          beta,
+          adversary,
+          seed: o.seed ?? 0,
+          interval: Math.max(1, Math.ceil(steps / VALIDATION.times)),
+          frozen: c.frozen,
+          fixedGrid,
+          ...(adversary ? { activationBounds: ROBUST_BOUNDS } : {}),
+          validation: {
+            evaluation: validation,
+            batch,
+            channelsLast,
+            epsilon: o.robust ?? VALIDATION.epsilon,
+            steps: VALIDATION.steps,
+            square: adversary ? VALIDATION.square : null,
+          },
+        },
+        {
+          onStep: (done, of, m) => {
+            const speed = ((done - first) * batch * 1000) / Math.max(1, Date.now() - started)
+            const accuracy = s.objective === 'classify' ? `, accuracy ${(100 * m.accuracy).toFixed(1)}%` : ''
+            const left = ((of - done) * batch) / Math.max(1e-9, speed)
+            c.progress(label, done, of, `loss ${m.loss.toFixed(3)}${accuracy}, ${speed.toFixed(0)} samples/s, ${Math.ceil(left)} s left`)
+          },
+          onState: (state) => {
+            written = Date.now()
+            save(stage, state)
+          },
+          wantsState: () => o.signal?.aborted === true || Date.now() - written > CHECKPOINT_EVERY,
+          check: () => {
+            if (o.signal?.aborted) throw errors.interrupted('interrupted')
+          },
+        },
+        from,
+      )
+      const { state } = tuned
+      if (state.diverged) c.notes.push(`fine-tuning diverged: ${state.diverged}; the checkpoint of step ${state.best?.step ?? 0} was kept`)
+      return {
+        ...tuned,
+        report: {
+          stage,
+          steps,
+          batch,
+          loss,
+          penalty: penalty ? { form: penalty, beta } : null,
+          adversary: adversary ? { epsilon: adversary.epsilon, steps: adversary.steps } : null,
+          augmentation: changes,
+          training: { source: s.training.description, samples: s.training.count, labelled },
+          validation: { source: s.validation.description, samples: validation.samples },
+          best: state.best?.step ?? 0,
+          curve: state.curve,
+          diverged: state.diverged,
+        },
+      }
+    },
+  }
+}
+
+/** Share of answers that have to stay the same for a change to count as harmless. */
+const STANDS = 0.8
+/** Shift as a share of the image: 4 pixels of 32. */
+const SHIFT = 1 / 8
+
+/** Changes that the original network's own answers stand: mirrored digits are other signs, mirrored animals the same. */
+async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: Feed): Promise<Augmentation> {
+  const { options: o, setting: s } = c
+  const wanted = o.augment ?? 'auto'
+  if (feed.layout === null || wanted === 'none') return noAugmentation
+  const size = Math.min(...(feed.layout === 'nhwc' ? feed.shape.slice(0, 2) : feed.shape.slice(1)))
+  const shift = Math.floor(size * SHIFT)
+  if (wanted !== 'auto') return { flip: wanted === 'flip+shift', shift }
+  if (s.objective !== 'classify') return noAugmentation
+  if (o.reinit && !c.teacher) return { flip: false, shift }
+  const model = await c.runtimes.engine.load(scoringGraph(c.teacher ?? c.original, feed.preprocessing))
+  try {
+    const n = Math.min(validation.samples, s.trainingBatch * Math.max(1, Math.floor(256 / s.trainingBatch)))
+    const agreement = async (a: Augmentation): Promise<number> => {
+      let same = 0
+      for (let from = 0; from + s.trainingBatch <= n; from += s.trainingBatch) {
+        const x = await validation.pixels(from, from + s.trainingBatch)
+        const [p, q] = [
+          answers((await model([x]))[0]!),
+          answers((await model([augment(x, feed.layout === 'nhwc', a, createRandom(from))]))[0]!),
+        ]
+        p.forEach((v, i) => {
+          if (v === q[i]) same++
+        })
+      }
+      return same / Math.max(1, n)
+    }
+    // Half of the images are mirrored: their share of changed answers counts twice.
+    const flip = 1 - 2 * (1 - (await agreement({ flip: true, shift: 0 }))) >= STANDS
+    const shifts = (await agreement({ flip: false, shift })) >= STANDS
+    return { flip, shift: shifts ? shift : 0 }
+  } finally {
+    await model.release()
+  }
+}
+
+/** Layers named by name, output or op type. */
+export const isUnsupported = (e: unknown): e is CompileError => e instanceof CompileError && e.kind === 'unsupported'
+
+/** What to tell of quantizers that have lost their levels. */
+export const degenerateNote = (uses: readonly ActivationUse[]): string | null => {
+  const bad = uses.filter((u) => u.degenerate)
+  if (bad.length === 0) return null
+  return `degenerate quantizers, whose robustness to gradient attacks means little: ${bad.map((u) => `${u.name} uses ${u.levels} of ${u.of} levels, ${(100 * u.zeros).toFixed(0)}% zeros`).join('; ')}`
+}

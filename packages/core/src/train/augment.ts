@@ -1,0 +1,36 @@
+import { type Tensor, tensorOf } from '../ir/tensor.ts'
+import type { Random } from '../math/random.ts'
+
+/** Changes of an image that leave its class as it is. */
+export interface Augmentation {
+  /** Mirrored left to right, half of the time. */
+  readonly flip: boolean
+  /** Moved by up to this many pixels each way; what comes in from outside is black. */
+  readonly shift: number
+}
+
+export const noAugmentation: Augmentation = { flip: false, shift: 0 }
+
+/** Each image of [N, C, H, W] (or [N, H, W, C]) mirrored and moved on its own. */
+export function augment(images: Tensor, channelsLast: boolean, a: Augmentation, random: Random): Tensor {
+  if (!a.flip && a.shift === 0) return images
+  const [N, p, q, r] = images.shape as [number, number, number, number]
+  const [C, H, W] = channelsLast ? [r, p, q] : [p, q, r]
+  // Strides of channel, row, column.
+  const [sc, sy, sx] = channelsLast ? [1, W * C, C] : [H * W, W, 1]
+  const from = images.data as Float32Array
+  const to = new Float32Array(from.length)
+  for (let n = 0; n < N; n++) {
+    const base = n * C * H * W
+    const mirrored = a.flip && random.uniform() < 0.5
+    const dy = random.int(2 * a.shift + 1) - a.shift
+    const dx = random.int(2 * a.shift + 1) - a.shift
+    for (let y = Math.max(0, -dy); y < Math.min(H, H - dy); y++)
+      for (let x = Math.max(0, -dx); x < Math.min(W, W - dx); x++) {
+        const left = mirrored ? W - 1 - (x + dx) : x + dx
+        const [at, source] = [base + y * sy + x * sx, base + (y + dy) * sy + left * sx]
+        for (let c = 0; c < C; c++) to[at + c * sc] = from[source + c * sc]!
+      }
+  }
+  return tensorOf('float32', images.shape, to)
+}
