@@ -240,7 +240,8 @@ async function trainerFor(job: Job, stem: string, coarse: boolean): Promise<Trai
       checkpoint,
       fingerprint,
       frozen: selection(graph, o.freeze ?? [], '--freeze'),
-      progress: job.progress,
+      // An interruption is for the trainer to notice, which saves its state first.
+      progress: (stage, done = 0, of = null, detail) => o.onProgress?.(stage, done, of, detail),
       notes: job.notes,
     })
   } catch (e) {

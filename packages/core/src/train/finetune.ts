@@ -47,6 +47,8 @@ export interface TrainingOptions {
   /** Weight of the penalty: each step moves weights by β·η·∇, η the learning rate. */
   readonly beta: number
   readonly adversary: Adversary | null
+  /** Share of each batch that is blended with other samples of it, labels alike (Zhang et al. 2018, arXiv 1710.09412). */
+  readonly mixup: number
   readonly seed: number
   /** Steps between validations. */
   readonly interval: number
@@ -195,16 +197,19 @@ export async function train(
     })
     let next = fetch(state.step)
     for (let i = state.step; i < o.steps && diverged === null; i++) {
+      if (hooks.wantsState?.()) hooks.onState?.(snapshot(i))
       hooks.check?.()
-      const { indices, pixels } = await next
+      const fetched = await next
       // The next batch is made while this one is learned from.
       next = i + 1 < o.steps ? fetch(i + 1) : next
       next.catch(() => {})
+      const own = labelled ? oneHotOf(fetched.indices, data.labels!, classes) : null
+      const { pixels, labels } = blend(fetched.pixels, own, o.mixup, random.fork(`blend ${i}`))
       const pace = course(i, o)
       const results = await model(
         step.feed(parameters, moments, {
           pixels,
-          labels: labelled ? oneHotOf(indices, data.labels!, classes) : null,
+          labels,
           attack: o.adversary ? startOf(pixels, i, o, o.adversary, random.fork(`attack ${i}`)) : null,
           rate: pace * o.rate,
           push: pace * o.rate * o.beta,
@@ -245,12 +250,31 @@ export async function train(
           diverged = `the validation score fell from ${best!.score.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
         if (!best || v.score >= best.score) best = { step: i + 1, score: v.score, parameters: parameters.data as Float32Array }
         hooks.onState?.(snapshot(i + 1))
-      } else if (hooks.wantsState?.()) hooks.onState?.(snapshot(i + 1))
+      }
     }
     return snapshot(diverged === null ? o.steps : (curve.at(-1)?.step ?? 0))
   } finally {
     for (const m of loaded) await m.release()
   }
+}
+
+/** The last samples of a batch, each blended with its neighbour at a random weight. */
+function blend(pixels: Tensor, labels: Tensor | null, share: number, random: Random): { pixels: Tensor; labels: Tensor | null } {
+  const n = pixels.shape[0]!
+  const first = n - Math.round(n * share)
+  if (first >= n || n < 2) return { pixels, labels }
+  const weights = Float32Array.from({ length: n }, (_, s) => (s < first ? 1 : random.uniform()))
+  const mix = (t: Tensor): Tensor => {
+    const from = t.data as Float32Array
+    const per = from.length / n
+    const to = new Float32Array(from)
+    for (let s = first; s < n; s++) {
+      const [w, other] = [weights[s]!, ((s + 1) % n) * per]
+      for (let i = 0; i < per; i++) to[s * per + i] = w * from[s * per + i]! + (1 - w) * from[other + i]!
+    }
+    return tensorOf('float32', t.shape, to)
+  }
+  return { pixels: mix(pixels), labels: labels && mix(labels) }
 }
 
 function oneHotOf(indices: Uint32Array, labels: Int32Array, classes: readonly number[]): Tensor {

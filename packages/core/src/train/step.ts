@@ -238,7 +238,7 @@ function classification(b: Builder, z: Value, teacher: Value | null, labels: Val
     slopes.push(scaled(b.emit(sub, [b.emit(softmax, [soft], attrs), target], {}), (o.teacherWeight * T) / o.batch))
   }
   const sum = (vs: readonly Value[]): Value => vs.reduce((p, q) => b.emit(add, [p, q], {}))
-  const own = b.emit(reduceSum, [b.emit(mul, [z, labels], {})], { axes: [1], keepDims: true })
+  const own = b.emit(reduceSum, [b.emit(mul, [z, winners(b, labels)], {})], { axes: [1], keepDims: true })
   const best = b.emit(reduceMax, [z], { axes: [1], keepDims: true })
   return {
     loss: sum(parts),

@@ -89,6 +89,7 @@ const options: TrainingOptions = {
   penalty: 'orthogonal',
   beta: 0.01,
   adversary: null,
+  mixup: 0.5,
   seed: 5,
   interval: 4,
 }
