@@ -1,5 +1,5 @@
 /**
- * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, convert, tflite, ablation.
+ * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, train, convert, tflite, ablation.
  * Peers are Python packages of $DQC_PYTHON (default python3); without them a benchmark says which comparison it left out.
  * Real models and data come from ../shared (or $DQC_SHARED).
  */
@@ -8,9 +8,24 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { attackStep, createRandom, liftBatch, prepare, sizeOf, tensorOf } from '@dqc/core'
+import {
+  attackStep,
+  createRandom,
+  createTrainable,
+  floatPlan,
+  type Graph,
+  liftBatch,
+  prepare,
+  preprocess,
+  quantizeNetwork,
+  sizeOf,
+  type Tensor,
+  tensorOf,
+  trainingStep,
+} from '@dqc/core'
 import { readModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
+import { readModel as readTflite, tfliteTarget } from '@dqc/tflite'
 import { type ConvertOptions, convert } from 'dqc'
 import ort from 'onnxruntime-node'
 
@@ -130,6 +145,86 @@ async function attack(): Promise<void> {
   )
 }
 
+/** Training steps of MLPerf Tiny's ResNet-8, the whole step as one graph, against PyTorch on the same architecture, batch and threads. */
+async function training(): Promise<void> {
+  const [threads, batch, steps] = [2, 64, 40]
+  const raw = readTflite(
+    new Uint8Array(readFileSync(join(shared, 'models/tflite/mlperf_tiny_resnet8_cifar10_float.tflite'))),
+  ) as Graph<'float'>
+  const target = tfliteTarget({ integerIO: false, version: '0', container: 'int8', packedWeights: false, keepContainers: false })
+  const graph = target.prepare(prepare(liftBatch(raw) ?? raw))
+  const engine = createOnnxEngine({ threads })
+  const random = createRandom(1)
+  const shape = [batch, 3, 32, 32]
+  const pixels = tensorOf(
+    'float32',
+    shape,
+    Float32Array.from({ length: sizeOf(shape) }, () => random.uniform()),
+  )
+  const preprocessing = { scale: tensorOf('float32', [1], [255]), shift: tensorOf('float32', [1], [0]) }
+  const inputs = async function* (): AsyncIterable<readonly Tensor[]> {
+    yield [preprocess(pixels, preprocessing)]
+  }
+  const spec = { weightBits: 4, actBits: 4, edgeBits: 8, sumBits: 8, observer: 'mse', exclude: () => false, integerIO: false } as const
+  const network = await quantizeNetwork(engine, graph, inputs, inputs, {
+    spec,
+    equalize: 'off',
+    biasCorrection: false,
+    balance: null,
+    rules: target.rules,
+  })
+  const labels = new Float32Array(batch * 10)
+  for (let i = 0; i < batch; i++) labels[i * 10 + (i % 10)] = 1
+  const peer = has('torch')
+  for (const [mode, plan] of [
+    ['float', floatPlan],
+    ['w4a4', network.plan],
+  ] as const) {
+    const t = createTrainable(network.float, plan)
+    const step = trainingStep(t, null, {
+      objective: 'classify',
+      preprocessing,
+      batch,
+      labelWeight: 1,
+      teacherWeight: 0,
+      temperature: 4,
+      optimizer: 'adam',
+      clip: null,
+      penalty: mode === 'float' ? null : 'orthogonal',
+      labelled: true,
+      adversary: null,
+    })
+    const model = await engine.load(step.graph)
+    const vector = (data: Float32Array): Tensor => tensorOf('float32', [data.length], data)
+    const measure = async (count: number): Promise<number> => {
+      let state = [vector(t.initial), vector(new Float32Array(t.initial.length)), vector(new Float32Array(t.initial.length))]
+      const start = process.hrtime.bigint()
+      for (let i = 1; i <= count; i++) {
+        const now = { pixels, labels: tensorOf('float32', [batch, 10], labels), attack: null, rate: 1e-3, push: 1e-6, t: i, random }
+        state = (await model(step.feed(state[0]!, state.slice(1), now))).slice(0, 3)
+      }
+      return (batch * count) / (Number(process.hrtime.bigint() - start) / 1e9)
+    }
+    await measure(10)
+    const [ours, theirs]: [number[], number[]] = [[], []]
+    for (let round = 0; round < 3; round++) {
+      ours.push(await measure(steps))
+      if (peer)
+        theirs.push(Number((await timed(python, [join(here, 'peer_train.py'), mode, String(batch), String(steps), String(threads)])).out))
+    }
+    await model.release()
+    const mine = median(ours)
+    console.log(
+      `train: ResNet-8, ${mode}, batch ${batch}, ${threads} threads: dqc ${mine.toFixed(0)} images/s${
+        peer
+          ? `, PyTorch ${median(theirs).toFixed(0)} images/s, ${(mine / median(theirs)).toFixed(2)}× (floor 1×)`
+          : `; PyTorch left out: ${python} has no torch`
+      }`,
+    )
+  }
+  await engine.close()
+}
+
 /** A whole conversion at 8 bits with 512 calibration images against onnxruntime.quantization.quantize_static. */
 async function conversion(): Promise<void> {
   const o = models[main]!
@@ -241,7 +336,7 @@ async function tflite(): Promise<void> {
   )
 }
 
-const all = { speed, attack, convert: conversion, tflite, ablation }
+const all = { speed, attack, train: training, convert: conversion, tflite, ablation }
 const wanted = process.argv.slice(2)
 if (!existsSync(path(main))) console.log(`left out: ${path(main)} is not here (set DQC_SHARED)`)
 else for (const [name, run] of Object.entries(all)) if (wanted.length === 0 || wanted.includes(name)) await run()

@@ -29,7 +29,8 @@ const run = (
     let stderr = ''
     child.stderr.on('data', (d) => {
       stderr += d
-      if (kill && !child.killed && (kill.signal === 'SIGTERM' ? stderr.includes('fine-tune') : existsSync(kill.checkpoint))) child.kill(kill.signal)
+      if (kill && !child.killed && (kill.signal === 'SIGTERM' ? stderr.includes('fine-tune') : existsSync(kill.checkpoint)))
+        child.kill(kill.signal)
     })
     child.on('close', (code) => resolve({ code, stderr }))
   })

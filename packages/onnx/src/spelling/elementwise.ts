@@ -165,7 +165,7 @@ const siluWrite: Write = (w, node, [x], outs) => {
   w.node('Mul', [x!, gate], outs)
 }
 
-/** s·clip(RNE(x/s), lo, hi) in plain float ops: what gradients and attacks run on. */
+/** s·RNE(clip(x/s, lo, hi)) in plain float ops: what gradients and attacks run on. */
 const fakeQuantWrite: Write = (w, node, [x, s], outs) => {
   const { lo, hi, axis } = node.attrs as core.FakeQuantAttrs
   const [value, scale] = node.inputs as [Value, Value]
@@ -183,11 +183,12 @@ const fakeQuantWrite: Write = (w, node, [x, s], outs) => {
       )
     else w.node('Reshape', [s!, w.constant(core.tensorOf('int64', [shape.length], shape))], [(by = w.temp('scale'))])
   }
-  const [steps, rounded, inside] = [w.temp('steps'), w.temp('rounded'), w.temp('inside')]
+  // Clipped before it is rounded, which between whole bounds is the same: gradients use the clipped steps too, and share them.
+  const [steps, inside, rounded] = [w.temp('steps'), w.temp('inside'), w.temp('rounded')]
   w.node('Div', [x!, by], [steps])
-  w.node('Round', [steps], [rounded])
-  w.node('Clip', [rounded, w.constant(core.scalar(lo)), w.constant(core.scalar(hi))], [inside])
-  w.node('Mul', [inside, by], outs)
+  w.node('Clip', [steps, w.constant(core.scalar(lo)), w.constant(core.scalar(hi))], [inside])
+  w.node('Round', [inside], [rounded])
+  w.node('Mul', [rounded, by], outs)
 }
 
 const binaryNames: [Op, string][] = [
