@@ -45,3 +45,19 @@ export const identity: Op<Record<string, never>> = {
   clamp: null,
   lower: (b, _, [x], out) => b.emit(identity, [x!], {}, { quant: out }),
 }
+
+/** y = x, of which nothing is learned: gradients end here */
+export const detach: Op<Record<string, never>> = {
+  name: 'detach',
+  spec: 'ONNX Identity-16, without its derivative',
+  levels: ['float', 'qdq'],
+  infer: ([x]) => [{ dtype: x!.dtype, shape: x!.shape }],
+  eval: ([x]) => [x!],
+  grad: null,
+  weights: null,
+  quant: 'none',
+  lipschitz: 1,
+  positivelyHomogeneous: true,
+  clamp: null,
+  lower: null,
+}

@@ -4,7 +4,7 @@ import { expand, reduceSum, reshape } from './broadcasting.ts'
 import { conv, convTranspose, dense, matmul } from './conv.ts'
 import * as e from './elementwise.ts'
 import { fakeQuant } from './fakeQuant.ts'
-import { identity } from './foreign.ts'
+import { detach, identity } from './foreign.ts'
 import * as int from './integer.ts'
 import { batchNorm, instanceNorm, layerNorm, localResponseNorm, logSoftmax, softmax } from './normalize.ts'
 import { averagePool, globalAveragePool, globalMaxPool, maxPool, maxPoolGrad } from './pool.ts'
@@ -98,6 +98,7 @@ export const cases: readonly Case[] = [
   { op: e.prelu, inputs: [x4, [3, 1, 1]], attrs: {} },
   // structure
   { op: identity, inputs: [x4], attrs: {} },
+  { op: detach, inputs: [x4], attrs: {} },
   { op: reshape, inputs: [x4], attrs: { shape: [0, -1] } },
   { op: reshape, note: 'to several axes', inputs: [x4], attrs: { shape: [0, 5, 3, 6] } },
   { op: expand, inputs: [[2, 1, 3]], attrs: { shape: [1, 4, 1] }, symbolic: false },

@@ -6,7 +6,7 @@ import { liveNodes } from '../ir/rewrite.ts'
 import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { mul } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
-import { identity } from '../ops/foreign.ts'
+import { detach, identity } from '../ops/foreign.ts'
 import type { Ranges } from '../quant/calibrate.ts'
 import { chooseScale, type Range } from '../quant/observer.ts'
 import type { KernelRules } from '../quant/rules.ts'
@@ -359,10 +359,10 @@ function integerConstant(
   return q && (info ? i === info.weight : isFloat(v.dtype)) ? quantize(own, q, false, `${v.name}.q`) : own
 }
 
-/** b as an accumulator in steps of s_x·s_w holds it: a whole number of them. */
+/** b as an accumulator in steps of s_x·s_w holds it: a whole number of them. What rounding does to it says nothing about the scales. */
 function onAccumulator(b: Builder, bias: Value, x: Value, w: Value, axis: number | null): Value {
   const attrs = { lo: -(2 ** 31), hi: 2 ** 31 - 1, axis, fused: false }
-  if (!bias.data || !x.data || !w.data) return b.emit(fakeQuant, [bias, b.emit(mul, [x, w], {})], attrs)
+  if (!bias.data || !x.data || !w.data) return b.emit(fakeQuant, [bias, b.emit(detach, [b.emit(mul, [x, w], {})], {})], attrs)
   return b.constant(fakeQuant.eval([bias.data, mul.eval([x.data, w.data], {})[0]!], attrs)[0]!, bias.name)
 }
 

@@ -231,6 +231,7 @@ const binaryNames: [Op, string][] = [
   [core.round, 'Round'],
   [core.not, 'Not'],
   [core.identity, 'Identity'],
+  [core.detach, 'Identity'],
 ]
 
 export const write: [Op, Write][] = [

@@ -156,6 +156,7 @@ const round: Kernel = (tf, [x]) => tf.customGrad((v: any) => ({ value: tf.round(
 export const kernels: ReadonlyMap<string, Kernel> = new Map<string, Kernel>(
   Object.entries({
     identity: unary((tf, x) => tf.clone(x)),
+    detach: unary((tf, x) => tf.clone(x)),
     relu: unary((tf, x) => tf.relu(x)),
     clip: unary((tf, x, { min, max }) => tf.clipByValue(x, Math.max(min, -3.4e38), Math.min(max, 3.4e38))),
     leakyRelu: unary((tf, x, { alpha }) => tf.leakyRelu(x, alpha)),
