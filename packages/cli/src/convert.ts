@@ -23,6 +23,7 @@ import {
   lower,
   type Measurement,
   type Node,
+  normalizeLayers,
   numbersOf,
   operatorNorms,
   preprocess,
@@ -447,7 +448,7 @@ async function toFloat(job: Job): Promise<Report> {
   const { runtimes, opened, setting: s, options: o, choice, progress } = job
   const stem = `${opened.name}.${choice.target.name}.${trains(o, false) ? 'finetuned' : o.float16 ? 'float16' : 'float'}`
   const trainer = await trainerFor(job, stem, false)
-  const start = o.reinit ? initializeWeights(job.graph, s.random.fork('weights')) : job.graph
+  const start = o.reinit ? await freshWeights(job) : job.graph
   const tuned = trainer ? await trainer.run('float', start, null, () => false) : null
   const graph = tuned?.graph ?? job.graph
   progress('emit')
@@ -510,6 +511,15 @@ async function toFloat(job: Job): Promise<Report> {
     floatNodes: [],
     equalized: false,
   })
+}
+
+/** Samples on which random weights are brought to size. */
+const SIZING_SAMPLES = 64
+
+async function freshWeights({ runtimes, graph, setting: s }: Job): Promise<Graph<'float'>> {
+  const n = typeof graph.inputs[0]!.shape![0] === 'number' ? graph.inputs[0]!.shape![0] : Math.min(SIZING_SAMPLES, s.calibration.count)
+  const x = preprocess(await s.calibrationFeed.pixels(0, n), s.calibrationFeed.preprocessing)
+  return normalizeLayers(runtimes.engine, initializeWeights(graph, s.random.fork('weights')), [x])
 }
 
 /** Runtimes add in different orders. */

@@ -1,14 +1,12 @@
 import { type Graph, isConstant } from '../ir/graph.ts'
-import { rewrite } from '../ir/rewrite.ts'
-import { sizeOf, tensorOf } from '../ir/tensor.ts'
+import { prune, rewrite } from '../ir/rewrite.ts'
+import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import type { Random } from '../math/random.ts'
-
-/** Keeps the size of activations through relu, with a little to spare for what pooling and residual averages take away. */
-const GAIN = 1.3
+import type { Engine } from '../run/engine.ts'
 
 /**
- * Random weights in place of trained ones: rows of each layer's [channels × rest] matrix orthogonal (Saxe et al. 2014, arXiv 1312.6120), times
- * a gain; biases zero. Orthogonal rows are where the Lipschitz penalty is zero, up to the gain. Groups are orthogonal each in itself.
+ * Random weights in place of trained ones: rows of each layer's [channels × rest] matrix orthogonal (Saxe et al. 2014, arXiv 1312.6120), which
+ * is where the Lipschitz penalty is zero; biases zero. Groups are orthogonal each in itself.
  */
 export function initializeWeights(graph: Graph<'float'>, random: Random): Graph<'float'> {
   return rewrite(graph, (b, node, inputs) => {
@@ -26,7 +24,7 @@ export function initializeWeights(graph: Graph<'float'>, random: Random): Graph<
     const inner = sizeOf(shape.slice(info.axis + 1))
     const data = new Float32Array(rows * cols)
     for (let i = 0; i < rows; i++)
-      for (let j = 0; j < cols; j++) data[Math.floor(j / inner) * inner * rows + i * inner + (j % inner)] = GAIN * q[i]![j]!
+      for (let j = 0; j < cols; j++) data[Math.floor(j / inner) * inner * rows + i * inner + (j % inner)] = q[i]![j]!
     next[info.weight] = b.constant(tensorOf('float32', shape, data), weight.name)
     const bias = info.bias === null ? null : node.inputs[info.bias]
     if (isConstant(bias) && info.bias !== null)
@@ -34,6 +32,44 @@ export function initializeWeights(graph: Graph<'float'>, random: Random): Graph<
     return b.add(node.op, next, node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name) })
   })
 }
+
+/**
+ * Layer-sequential unit variance (Mishkin and Matas 2016, arXiv 1511.06422): from the input on, divides each layer's weights by the standard
+ * deviation of its results on a batch, so that networks without normalization start where gradients neither vanish nor explode.
+ */
+export async function normalizeLayers(engine: Engine, graph: Graph<'float'>, batch: readonly Tensor[]): Promise<Graph<'float'>> {
+  let scaled = graph
+  for (const { outputs, op, attrs, inputs } of graph.nodes) {
+    const info = op.weights?.(attrs)
+    if (!info || !isConstant(inputs[info.weight])) continue
+    const name = outputs[0]!.name
+    const value = scaled.nodes.find((n) => n.outputs[0]!.name === name)!.outputs[0]!
+    const model = await engine.load(prune({ ...scaled, outputs: [value], outputNames: [name], origin: null }))
+    const y = numbersOf((await model(batch))[0]!) as Float32Array
+    await model.release()
+    const mean = y.reduce((s, v) => s + v, 0) / y.length
+    const deviation = Math.sqrt(y.reduce((s, v) => s + (v - mean) ** 2, 0) / y.length)
+    if (deviation > 1e-12) scaled = divideWeights(scaled, name, deviation)
+  }
+  return scaled
+}
+
+const divideWeights = (graph: Graph<'float'>, name: string, by: number): Graph<'float'> =>
+  rewrite(graph, (b, node, inputs) => {
+    if (node.outputs[0]!.name !== name) return null
+    const { weight } = node.op.weights!(node.attrs)
+    const w = node.inputs[weight]!
+    const next = [...inputs]
+    next[weight] = b.constant(
+      tensorOf(
+        'float32',
+        w.data!.shape,
+        Float32Array.from(numbersOf(w.data!) as Float32Array, (v) => v / by),
+      ),
+      w.name,
+    )
+    return b.add(node.op, next, node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name) })
+  })
 
 /** Orthonormal rows (columns, where there are more rows) by Gram–Schmidt on normal numbers. */
 function orthogonal(rows: number, cols: number, random: Random): Float64Array[] {

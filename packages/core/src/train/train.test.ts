@@ -16,7 +16,7 @@ import type { KernelRules } from '../quant/rules.ts'
 import { evaluate, referenceEngine } from '../run/reference.ts'
 import { augment } from './augment.ts'
 import { course, radius, startState, type TrainingData, type TrainingOptions, type TrainingProblem, train } from './finetune.ts'
-import { initializeWeights } from './initialize.ts'
+import { initializeWeights, normalizeLayers } from './initialize.ts'
 import { operatorNorms } from './lipschitz.ts'
 import { matrixPenalty, operatorPenalty, type PenaltyForm, penaltyForms } from './orthogonality.ts'
 import { createTrainable, floatPlan } from './trainable.ts'
@@ -336,10 +336,22 @@ describe('initial weights', () => {
       if (!n.op.weights) continue
       const w = n.inputs[1]!.data!
       const [rows, cols] = [w.shape[0]!, sizeOf(w.shape) / w.shape[0]!]
-      const v = Float64Array.from(numbersOf(w) as Float32Array, (x) => x / 1.3)
+      const v = Float64Array.from(numbersOf(w) as Float32Array)
       const flipped = rows <= cols ? v : Float64Array.from({ length: v.length }, (_, i) => v[(i % rows) * cols + Math.floor(i / rows)]!)
       assert.ok(orthogonalityDefect(flipped, Math.min(rows, cols), Math.max(rows, cols)) < 1e-5)
       assert.ok((numbersOf(n.inputs[2]!.data!) as Float32Array).every((x) => x === 0))
+    }
+  })
+})
+
+describe('layer-sequential unit variance', () => {
+  it('gives every layer results of unit deviation', async () => {
+    const g = await normalizeLayers(referenceEngine, initializeWeights(network(), createRandom(1)), [images])
+    for (const n of g.nodes) {
+      if (!n.op.weights) continue
+      const y = numbersOf(evaluate({ ...g, outputs: [n.outputs[0]!] }, [images])[0]!) as Float32Array
+      const mean = y.reduce((s, v) => s + v, 0) / y.length
+      assert.ok(Math.abs(Math.sqrt(y.reduce((s, v) => s + (v - mean) ** 2, 0) / y.length) - 1) < 1e-3)
     }
   })
 })
