@@ -46,6 +46,11 @@ const hw = (s: string): [number, number] => {
   if (!m) throw new InvalidArgumentError(`${s} is not a size like 224 or 224x224`)
   return [Number(m[1]), Number(m[2] ?? m[1])]
 }
+const rangeOf = (s: string): [number, number] => {
+  const [lo, hi, ...rest] = numbers(s)
+  if (lo === undefined || hi === undefined || rest.length || !(lo < hi)) throw new InvalidArgumentError(`${s} is not a range like -1,1`)
+  return [lo, hi]
+}
 const shapes = (s: string, before: Record<string, number[]> = {}): Record<string, number[]> => {
   const at = s.lastIndexOf('=')
   const dims = s
@@ -69,6 +74,7 @@ function common(c: Command): Command {
     .option('--std <list>', 'divides what is left, one value or one per channel', numbers)
     .option('--resize <h[xw]>', 'size that image files are scaled to (default: the model’s)', hw)
     .addOption(new Option('--layout <layout>', 'axis order of the input (default: taken from its shape)').choices(['nchw', 'nhwc']))
+    .option('--input-range <lo,hi>', 'range of inputs that are no images, where there is no data', rangeOf)
     .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
     .option('--attack <list>', 'fgsm, rfgsm, bim, pgd, square; none (default fgsm,pgd)', list)
     .option('--eps <list>', 'radii in units of the original pixel range (default 2/255)', (s: string) => s.split(',').map(ratio))
@@ -142,6 +148,7 @@ function commonOptions(f: Record<string, any>): CommonOptions {
     std: f['std'],
     resize: f['resize'],
     layout: f['layout'],
+    inputRange: f['inputRange'],
     shapes: f['shape'],
     attacks: attacks && (attacks.join() === 'none' ? [] : (attacks as AttackName[])),
     eps: f['eps'],

@@ -34,7 +34,7 @@ import {
 } from '@dqc/core'
 import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
 import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer, trains } from './finetune.ts'
-import { floatNetwork, forFormat, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
+import { floatNetwork, forFormat, inputRange, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { type ConvertOptions, checkConvert } from './options.ts'
 import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
@@ -125,7 +125,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
   const choices = [...new Set(o.targets ?? [defaultTarget(opened)])].map((name) => chooseTarget(name, o, opened))
   const original = await loadOriginal(runtimes, opened)
   const teacher = o.teacher === undefined ? null : await teacherNetwork(runtimes, o.teacher, source, given)
-  const setting = createSetting(source, opened.fixedBatch, o, true)
+  const setting = createSetting(source, opened.fixedBatch, o, true, inputRange(opened))
   const { graph, batch } = await prepareModel(engine, opened, source, original, setting.random.fork('lift'))
   checkWeights(graph)
   const context = { ...setting, batch: typeof batch === 'number' ? batch : setting.batch }
@@ -135,6 +135,14 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
   if (setting.synthetic)
     notes.push(
       'no data was given: calibrated and measured on synthetic images; the numbers say how far the converted network follows the original, not how well it classifies',
+    )
+  if (setting.rangeFrom)
+    notes.push(
+      `the inputs are no images: signals were drawn in a range that ${
+        { declared: 'you declared', file: 'the file’s own input grid gives', guessed: 'is a guess (--input-range LO,HI declares it)' }[
+          setting.rangeFrom
+        ]
+      }; real inputs are structured otherwise, so calibrate with real ones before you ship`,
     )
   const judged: Setting = { ...context, all, attacked, batch: all.batch }
 

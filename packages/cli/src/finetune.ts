@@ -38,7 +38,7 @@ const FEWEST_STEPS = 40
 const SMALLEST_BATCH = 4
 
 /** Hyper-parameters that stood the tests of RECIPES: see ARCHITECTURE.md, "Fine-tuning". */
-const RECIPE = { rate: 0.01, warmup: 20, temperature: 4, labelWeight: 0.5, teacherWeight: 1, beta: 0.002, mixup: 0.5 }
+const RECIPE = { rate: 0.01, warmup: 20, temperature: 4, labelWeight: 0.5, teacherWeight: 1, beta: 0.002, mixup: 0, averaging: 0.98 }
 /** Adversaries: half of each batch stays clean, ε grows over a quarter of the steps. */
 const ADVERSARY = { share: 0.5, ramp: 0.25 }
 /** Activation scales of adversarially trained networks may move by so much: free ones grow until few levels are left, and gradients with them. */
@@ -180,6 +180,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
           penalty,
           beta,
           adversary,
+          averaging: RECIPE.averaging,
           mixup: teacher ? RECIPE.mixup : 0,
           seed: o.seed ?? 0,
           interval: Math.max(1, Math.ceil(steps / VALIDATION.times)),

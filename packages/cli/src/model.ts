@@ -3,7 +3,9 @@ import {
   batched,
   type Engine,
   errors,
+  fakeQuant,
   type Graph,
+  gridOf,
   liftBatch,
   type Model,
   numbersOf,
@@ -111,6 +113,16 @@ export function floatNetwork(m: OpenedModel): Graph<'float'> {
       'convert the float model it came from; dqc evaluate measures quantized ones',
     )
   return removeQuantizers(real)
+}
+
+/** The range that a quantized file's own input grid covers; null for files of real numbers. */
+export function inputRange(m: OpenedModel): readonly [number, number] | null {
+  if (!m.quantized) return null
+  const real = m.real()
+  const reader = real.nodes.find((n) => n.op === fakeQuant && n.inputs[0] === real.inputs[0] && n.inputs[1]!.data !== null)
+  if (!reader) return null
+  const q = gridOf(reader.inputs[1]!, reader.attrs)
+  return [q.lo * q.scale[0]!, q.hi * q.scale[0]!]
 }
 
 /** Options for the graph that was read from a file: TFLite's images have their channels last, core's second. */

@@ -33,6 +33,8 @@ export interface Setting {
   readonly calibration: Source
   readonly evaluation: Source
   readonly synthetic: boolean
+  /** For synthetic inputs that are no images: where their range is from. */
+  readonly rangeFrom: 'declared' | 'file' | 'guessed' | null
   readonly objective: Objective
   readonly all: MeasureContext
   readonly attacked: MeasureContext
@@ -65,6 +67,7 @@ export function createSetting(
   fixedBatch: number | null,
   o: CommonOptions & { calibSamples?: number },
   calibrates: boolean,
+  inferredRange: readonly [number, number] | null = null,
 ): Setting {
   const seed = o.seed ?? 0
   const random = createRandom(seed)
@@ -83,12 +86,13 @@ export function createSetting(
   const shape = itemShape(graph, split?.evaluation ?? null, o)
   const layout = layoutOf(shape, o.layout)
   const values = shape.reduce((p, d) => p * d, 1)
+  const range = o.inputRange ?? inferredRange ?? [0, 1]
   const calibrated = o.calibSamples ?? Math.min(calibCount, made(values))
   const evaluated = o.samples ?? Math.min(cleanCount, made(values))
   const calibration = split
     ? drawn(split.calibration, calibrated, seed)
-    : syntheticSource(shape, layout, calibrated, random.fork('calibration'))
-  const evaluation = split ? split.evaluation : syntheticSource(shape, layout, evaluated, random.fork('evaluation'))
+    : syntheticSource(shape, layout, calibrated, random.fork('calibration'), range)
+  const evaluation = split ? split.evaluation : syntheticSource(shape, layout, evaluated, random.fork('evaluation'), range)
   const feed = createFeed(graph, evaluation, o)
   const batch = fixedBatch ?? Math.max(1, Math.min(o.batch ?? 64, Math.floor(BATCH_VALUES / values)))
   const objective = objectiveOf(graph, o, split !== null && evaluation.labels !== null)
@@ -120,6 +124,7 @@ export function createSetting(
       layout,
       Math.min(SYNTHETIC[purpose], Math.max(FEWEST.calibration, Math.floor((20 * DRAWN.values) / values))),
       random.fork(purpose),
+      range,
     )
   return {
     training: pool?.training ?? drawnFor('training'),
@@ -131,6 +136,7 @@ export function createSetting(
     calibration,
     evaluation,
     synthetic: split === null,
+    rangeFrom: split !== null || layout !== null ? null : o.inputRange ? 'declared' : inferredRange ? 'file' : 'guessed',
     objective,
     all,
     attacked,

@@ -7,6 +7,7 @@ import {
   type Preprocessing,
   type Random,
   syntheticImage,
+  syntheticSignal,
   type Tensor,
   tensorOf,
 } from '@dqc/core'
@@ -25,6 +26,8 @@ export interface FeedOptions {
   readonly resize?: readonly [number, number]
   /** Default: taken from the model's input. */
   readonly layout?: Layout
+  /** Range of the values of an input that is no image, for runs without data. Default: what a quantized file says of it, or [0, 1]. */
+  readonly inputRange?: readonly [number, number]
 }
 
 /** How items become what the model reads: their place in the input, and the map from pixels in [0, 1] to input values. */
@@ -154,27 +157,37 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   return { shape, layout, preprocessing, items, pixels: (from, to) => items(Array.from({ length: to - from }, (_, i) => from + i)) }
 }
 
-/** Synthetic images (or, for inputs that are no images, uniform numbers) in place of data. */
-export function syntheticSource(shape: readonly number[], layout: Layout | null, count: number, random: Random): Source {
+/** Synthetic images (or, for inputs that are no images, signals within `range`) in place of data. */
+export function syntheticSource(
+  shape: readonly number[],
+  layout: Layout | null,
+  count: number,
+  random: Random,
+  range: readonly [number, number],
+): Source {
   const [C, H, W] =
     layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? (shape as [number, number, number]) : [1, 1, 1]
   const images: Float32Array[] = []
   return {
-    description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : 'synthetic uniform numbers',
+    description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : `synthetic signals in ${range[0]} … ${range[1]}`,
     count,
     labels: null,
     classes: null,
     shape: layout ? [C, H, W] : shape,
     isImage: layout !== null,
-    range: [0, 255],
+    range: layout ? [0, 255] : range,
     read: async (i) => {
       if (layout) {
         // Drawn once: several passes look at the same images.
         images[i] ??= syntheticImage(random, i, C, H, W).map((v) => v * 255)
         return images[i]
       }
-      const r = random.fork(`item ${i}`)
-      return Float32Array.from({ length: shape.reduce((p, d) => p * d, 1) }, () => r.uniform() * 255)
+      const [lo, hi] = range
+      return syntheticSignal(
+        random,
+        i,
+        shape.reduce((p, d) => p * d, 1),
+      ).map((v) => lo + v * (hi - lo))
     },
   }
 }

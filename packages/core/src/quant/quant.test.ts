@@ -5,7 +5,7 @@ import { halfToNumber, numbersOf, numberToHalf, tensorOf } from '../ir/tensor.ts
 import { quantizeValue, requantize, requantScale, roundHalfEven } from '../math/fixedPoint.ts'
 import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
-import { syntheticImage } from '../train/synthesize.ts'
+import { syntheticImage, syntheticSignal } from '../train/synthesize.ts'
 import { chooseScale, createObserver, observerKinds } from './observer.ts'
 import { activationGrid, checkSpec, signedGrid, unsignedGrid } from './spec.ts'
 import { fitScales, weightScales } from './weights.ts'
@@ -137,6 +137,18 @@ describe('synthetic images', () => {
       const mean = a.reduce((s, v) => s + v, 0) / a.length
       assert.ok(a.reduce((s, v) => s + (v - mean) ** 2, 0) / a.length > 1e-4, 'not flat')
       assert.notDeepEqual(a, syntheticImage(createRandom(1), i + 8, 3, 20, 24))
+    }
+  })
+})
+
+describe('synthetic signals', () => {
+  it('depend on seed and index alone, fill [0, 1], half of them smooth', () => {
+    const roughness = (v: Float32Array): number => v.slice(1).reduce((s, x, i) => s + Math.abs(x - v[i]!), 0) / v.length
+    for (let i = 0; i < 6; i += 2) {
+      const [a, b] = [syntheticSignal(createRandom(2), i, 400), syntheticSignal(createRandom(2), i + 1, 400)]
+      assert.deepEqual(a, syntheticSignal(createRandom(2), i, 400))
+      for (const v of [...a, ...b]) assert.ok(v >= 0 && v <= 1)
+      assert.ok(roughness(a) < roughness(b))
     }
   })
 })

@@ -49,6 +49,8 @@ export interface TrainingOptions {
   readonly adversary: Adversary | null
   /** Share of each batch that is blended with other samples of it, labels alike (Zhang et al. 2018, arXiv 1710.09412). */
   readonly mixup: number
+  /** Decay per step of the running mean of the parameters that is validated and kept (Polyak and Juditsky 1992); 0 keeps the last ones. */
+  readonly averaging: number
   readonly seed: number
   /** Steps between validations. */
   readonly interval: number
@@ -74,6 +76,8 @@ export interface TrainingState {
   readonly step: number
   readonly parameters: Float32Array
   readonly moments: readonly Float32Array[]
+  /** Running mean of the parameters. */
+  readonly average: Float32Array
   readonly best: { readonly step: number; readonly score: number; readonly parameters: Float32Array } | null
   readonly curve: readonly LearningPoint[]
   /** Sums over the steps since the last line of the curve. */
@@ -115,6 +119,7 @@ export const startState = (t: Trainable, o: TrainingOptions): TrainingState => (
   step: 0,
   parameters: t.initial,
   moments: Array.from({ length: momentsOf(o.optimizer) }, () => new Float32Array(t.initial.length)),
+  average: t.initial,
   best: null,
   curve: [],
   running: { steps: 0, loss: 0, correct: 0, penalty: 0 },
@@ -183,13 +188,14 @@ export async function train(
 
     let parameters = vector(state.parameters)
     let moments = state.moments.map(vector)
-    let { best, curve, running } = state
+    let { average, best, curve, running } = state
     let low = 0
     let diverged: string | null = state.diverged
     const snapshot = (done: number): TrainingState => ({
       step: done,
       parameters: parameters.data as Float32Array,
       moments: moments.map((m) => m.data as Float32Array),
+      average,
       best,
       curve,
       running,
@@ -224,6 +230,7 @@ export async function train(
       }
       parameters = results[0]!
       moments = results.slice(1, 1 + moments.length)
+      average = averaged(average, parameters.data as Float32Array, Math.min(o.averaging, (i + 1) / (i + 10)))
       running = {
         steps: running.steps + 1,
         loss: running.loss + loss,
@@ -233,7 +240,7 @@ export async function train(
       hooks.onStep?.(i + 1, o.steps, { loss: running.loss / running.steps, accuracy: running.correct / (running.steps * o.batch) })
       const last = i + 1 === o.steps
       if (last || (i + 1) % o.interval === 0) {
-        const v = await hooks.validate(parameters)
+        const v = await hooks.validate(vector(average))
         curve = [
           ...curve,
           {
@@ -248,7 +255,7 @@ export async function train(
         low = best && v.score < COLLAPSE * best.score ? low + 1 : 0
         if (low >= 2)
           diverged = `the validation score fell from ${best!.score.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
-        if (!best || v.score >= best.score) best = { step: i + 1, score: v.score, parameters: parameters.data as Float32Array }
+        if (!best || v.score >= best.score) best = { step: i + 1, score: v.score, parameters: average }
         hooks.onState?.(snapshot(i + 1))
       }
     }
@@ -275,6 +282,11 @@ function blend(pixels: Tensor, labels: Tensor | null, share: number, random: Ran
     return tensorOf('float32', t.shape, to)
   }
   return { pixels: mix(pixels), labels: labels && mix(labels) }
+}
+
+/** keep·mean + (1 − keep)·now; what is now, for a memory of 0. */
+function averaged(mean: Float32Array, now: Float32Array, keep: number): Float32Array {
+  return keep <= 0 ? now : now.map((v, i) => keep * mean[i]! + (1 - keep) * v)
 }
 
 function oneHotOf(indices: Uint32Array, labels: Int32Array, classes: readonly number[]): Tensor {

@@ -99,3 +99,20 @@ export function syntheticImage(random: Random, i: number, C: number, H: number, 
   const t = 0.2 + 0.6 * r.uniform()
   return p.map((v, k) => t * v + (1 - t) * q[k]!)
 }
+
+/**
+ * Synthetic numbers for inputs that are no images, in [0, 1]: every other item is smooth along its elements, as spectra and signals are, the rest
+ * independent from one to the next. Item i depends on the seed and i alone.
+ */
+export function syntheticSignal(random: Random, i: number, length: number): Float32Array {
+  const r = random.fork(`signal ${i}`)
+  if (i % 2 === 1) return Float32Array.from({ length }, () => r.uniform())
+  // Noise that remembers: an autoregression whose spread fills the range, about a level of its own.
+  const memory = 1 - 0.5 ** (1 + 5 * r.uniform())
+  const level = 0.25 + 0.5 * r.uniform()
+  let state = r.normal()
+  return Float32Array.from({ length }, () => {
+    state = memory * state + Math.sqrt(1 - memory * memory) * r.normal()
+    return Math.min(1, Math.max(0, level + 0.2 * state))
+  })
+}

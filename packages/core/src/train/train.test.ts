@@ -90,6 +90,7 @@ const options: TrainingOptions = {
   beta: 0.01,
   adversary: null,
   mixup: 0.5,
+  averaging: 0.9,
   seed: 5,
   interval: 4,
 }

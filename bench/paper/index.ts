@@ -1,0 +1,193 @@
+/**
+ * The experiment of "Defensive Quantization: When Efficiency Meets Robustness" (Lin, Gan, Han 2019), on networks that dqc trains itself:
+ * accuracy against activation bits for vanilla and defensive quantization, with and without adversarial training, clean and attacked.
+ *
+ * `pnpm paper --data CIFAR10 [--out docs/results] [--depth 8] [--epochs 10] [--finetune 600] [--samples 1000]`
+ *
+ * Every network and every measurement is kept under the output's work folder and not made again: interrupt it at will.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { type ConvertOptions, convert, type Report } from 'dqc'
+import { buildResNet } from '../../examples/cifar10/resnet.ts'
+import { lineChart } from './chart.ts'
+
+const { values: flags } = parseArgs({
+  options: {
+    data: { type: 'string' },
+    out: { type: 'string', default: 'docs/results' },
+    work: { type: 'string', default: 'out/paper' },
+    depth: { type: 'string', default: '8' },
+    epochs: { type: 'string', default: '10' },
+    finetune: { type: 'string', default: '600' },
+    samples: { type: 'string', default: '1000' },
+    square: { type: 'string', default: '1000' },
+  },
+})
+if (!flags.data) {
+  console.error('--data FOLDER is missing: a folder of CIFAR-10 in its binary format, or SVHN’s .mat files')
+  process.exit(2)
+}
+const data = resolve(flags.data)
+const [depth, epochs, steps, samples] = [Number(flags.depth), Number(flags.epochs), Number(flags.finetune), Number(flags.samples)]
+const work = resolve(flags.work)
+const out = resolve(flags.out)
+mkdirSync(work, { recursive: true })
+mkdirSync(out, { recursive: true })
+
+/** Training images in the data set, and samples in a training batch. */
+const BATCH = 64
+const TRAINING_SIZE = 50_000
+/** Radius that adversarial training and the attacks of the paper's tables use, and a small one. */
+const RADII = [2 / 255, 8 / 255]
+/** Activation bits: those of the paper that dqc's grids have. */
+const BITS = [2, 3, 4, 5, 8]
+/** Weight of the penalty where there is one. */
+const BETA = 0.03
+
+interface Base {
+  readonly name: string
+  readonly beta: number
+  readonly robust: boolean
+}
+const BASES: readonly Base[] = [
+  { name: 'natural', beta: 0, robust: false },
+  { name: 'natural-dq', beta: BETA, robust: false },
+  { name: 'rfgsm', beta: 0, robust: true },
+  { name: 'rfgsm-dq', beta: BETA, robust: true },
+]
+
+const progress = (label: string) => {
+  let last = ''
+  return (stage: string, done: number, of: number | null, detail = ''): void => {
+    const line = `${label}: ${stage} ${of && detail ? `${Math.floor((10 * done) / of)}0%` : ''}`
+    if (line !== last) console.error(`${line} ${detail}`)
+    last = line
+  }
+}
+
+/** A step whose result is a file: made once. */
+async function once<T>(name: string, make: () => Promise<T>): Promise<T> {
+  const path = join(work, `${name}.json`)
+  if (existsSync(path)) return JSON.parse(readFileSync(path, 'utf8')) as T
+  const value = await make()
+  writeFileSync(`${path}.tmp`, JSON.stringify(value))
+  renameSync(`${path}.tmp`, path)
+  return value
+}
+
+const attacks: Partial<ConvertOptions> = {
+  attacks: ['fgsm', 'rfgsm', 'pgd'],
+  eps: RADII,
+  steps: 20,
+  restarts: 2,
+  samples,
+  attackSamples: Math.min(samples, 500),
+}
+
+/** Trains a float network; an interrupted training is resumed from its checkpoint. */
+async function base(b: Base): Promise<{ path: string; report: Report }> {
+  const folder = join(work, b.name)
+  mkdirSync(folder, { recursive: true })
+  const source = join(folder, `resnet${depth}.onnx`)
+  if (!existsSync(source)) writeFileSync(source, buildResNet(depth))
+  const report = await once(b.name, async () => {
+    const { reports } = await convert(source, {
+      ...attacks,
+      data,
+      dequantize: true,
+      reinit: true,
+      finetune: Math.ceil((epochs * TRAINING_SIZE) / BATCH),
+      batch: BATCH,
+      lr: 0.03,
+      loss: 'ce',
+      augment: 'flip+shift',
+      lipschitzBeta: b.beta,
+      ...(b.robust ? { robust: 8 / 255 } : {}),
+      resume: true,
+      out: folder,
+      onProgress: progress(b.name),
+    })
+    return reports[0]!
+  })
+  return { path: join(folder, readdirSync(folder).find((f) => f.endsWith('.finetuned.onnx'))!), report }
+}
+
+/** Quantizes a trained network's activations to k bits: vanilla (no penalty) or defensive. Weights have 8 bits, as activations are what the paper varies. */
+async function quantized(b: Base, path: string, bits: number): Promise<Report> {
+  return once(`${b.name}.a${bits}`, async () => {
+    const { reports } = await convert(path, {
+      ...attacks,
+      data,
+      weightBits: 8,
+      actBits: bits,
+      finetune: steps,
+      batch: BATCH,
+      augment: 'flip+shift',
+      lipschitzBeta: b.beta,
+      ...(b.robust ? { robust: 8 / 255 } : {}),
+      ...(bits === 4 ? { attacks: [...attacks.attacks!, 'square'], queries: Number(flags.square) } : {}),
+      resume: true,
+      out: join(work, b.name),
+      onProgress: progress(`${b.name} at ${bits} bits`),
+    })
+    return reports[0]!
+  })
+}
+
+const key = (name: string, epsilon: number, norm = 'linf'): string => `${name} ${norm} ${epsilon.toFixed(4)}`
+/** Accuracy under each attack of a measurement, by name and radius. */
+const cells = (m: Report['after']): Map<string, number> => {
+  const map = new Map<string, number>([['clean', m.clean]])
+  for (const a of m.attacks) map.set(key(a.name, a.epsilon), a.robust)
+  for (const w of m.worst) map.set(key('worst', w.epsilon), w.robust)
+  return map
+}
+
+const rows: { label: string; bits: number | null; values: Map<string, number>; product: number }[] = []
+const product = (r: Report): number => r.layers.reduce((p, l) => p * (l.operatorNorm.after ?? 1), 1)
+for (const b of BASES) {
+  const { path, report } = await base(b)
+  rows.push({ label: b.name, bits: null, values: cells(report.after), product: product(report) })
+  for (const bits of BITS) {
+    const r = await quantized(b, path, bits)
+    rows.push({ label: b.name, bits, values: cells(r.after), product: product(r) })
+  }
+}
+
+const percent = (v: number | undefined): string => (v === undefined ? '' : (100 * v).toFixed(1))
+const columns = [
+  ['clean', 'clean'],
+  ...RADII.flatMap((e) =>
+    ['fgsm', 'rfgsm', 'pgd', 'pgd-transfer', 'square', 'worst'].map((a) => [key(a, e), `${a} ${Math.round(255 * e)}`] as const),
+  ),
+] as const
+const table = [
+  `| network | act. bits | ${columns.map(([, t]) => t).join(' | ')} | operator norms’ product |`,
+  `|---|---|${columns.map(() => '---|').join('')}---|`,
+  ...rows.map(
+    (r) =>
+      `| ${r.label} | ${r.bits ?? 'float'} | ${columns.map(([k]) => percent(r.values.get(k))).join(' | ')} | ${r.product.toExponential(1)} |`,
+  ),
+].join('\n')
+writeFileSync(join(out, 'paper.md'), `${table}\n`)
+for (const [attack, title] of [
+  ['clean', 'Clean accuracy'],
+  [key('fgsm', 8 / 255), 'FGSM, ε = 8/255'],
+  [key('worst', 2 / 255), 'Worst of all attacks tried, ε = 2/255'],
+  [key('worst', 8 / 255), 'Worst of all attacks tried, ε = 8/255'],
+] as const) {
+  const series = BASES.map((b) => ({
+    name: b.name,
+    points: rows
+      .filter((r) => r.label === b.name)
+      .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (r.values.get(attack) ?? 0) })),
+  }))
+  const ordered = [...BITS.map(String), 'float']
+  writeFileSync(
+    join(out, `paper-${attack.replace(/[^a-z0-9]+/g, '-')}.svg`),
+    lineChart(title, 'activation bits', 'accuracy, %', ordered, series),
+  )
+}
+console.log(table)
