@@ -95,11 +95,11 @@ function training(c: Command): Command {
   return c
     .option('--finetune <auto|off|steps>', 'training steps (default auto: below 8 bits)', stepsOf)
     .addOption(new Option('--effort <effort>', 'how long auto takes (default default)').choices([...EFFORTS]))
-    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.002; 0: none)', number)
+    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.0012; 0: none)', number)
     .addOption(
       new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
     )
-    .option('--robust [eps]', 'train on adversarial samples of this radius (default 2/255)', ratio)
+    .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.5/255)', ratio)
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
     .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
     .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01)', number)

@@ -5,6 +5,7 @@ import {
   activationUse,
   agree,
   type Batches,
+  balance,
   CompileError,
   checkWeights,
   createRandom,
@@ -30,6 +31,7 @@ import {
   type QuantPlan,
   quantize,
   quantizeNetwork,
+  runPasses,
   type Tensor,
 } from '@dqc/core'
 import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
@@ -280,9 +282,9 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
   const coarse = Math.min(bits.weights, bits.activations, bits.edges) < 8
   const trainer = await trainerFor(job, stem, coarse)
   const finetuning: FinetuneReport[] = []
-  const prepared = target.prepare(graph)
+  const prepared = trainer ? runPasses(target.prepare(graph), [balance(meanScale(s))]) : target.prepare(graph)
   // Robustness is learned in real numbers first: through a coarse quantizer alone, training learns to hide instead.
-  const adversarial = trainer && o.robust !== undefined ? await trainer.run('float', prepared, null, () => false) : null
+  const adversarial = trainer?.adversarial ? await trainer.run('float', prepared, null, () => false) : null
   if (adversarial) finetuning.push(adversarial.report)
   const ready = adversarial?.graph ?? prepared
   const batches = (n: number): Batches =>
@@ -306,8 +308,8 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
       exclude: exclusion(ready, o.exclude ?? []),
       integerIO: choice.integerIO,
     },
-    // At eight bits equalization has nothing left to gain.
-    equalize: o.equalize ?? (coarse ? 'auto' : 'off'),
+    // At eight bits equalization has nothing left to gain, and training gains more without.
+    equalize: o.equalize ?? (coarse && !trainer ? 'auto' : 'off'),
     biasCorrection: o.biasCorrection ?? true,
     rules: target.rules,
     balance: trainer ? meanScale(s) : null,

@@ -55,11 +55,11 @@ export interface FinetuneOptions {
   readonly finetune?: 'auto' | 'off' | number
   /** How long auto takes: about a third of default, or four times as long. */
   readonly effort?: Effort
-  /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.002. */
+  /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.0012. */
   readonly lipschitzBeta?: number
   /** orthogonal: WWᵀ → I. hinge: only singular values above 1 fall. operator: of the whole convolution, not its matrix. */
   readonly lipschitzForm?: PenaltyForm
-  /** Trains on adversarial samples of this radius, in pixel units. */
+  /** Trains on adversarial samples of this radius, in pixel units; 0 on none. Default: 0.5/255, in real numbers only; without data none. */
   readonly robust?: number
   /** Steps of those adversaries; 1 is R+FGSM, more is PGD. Default 1. */
   readonly robustSteps?: number
@@ -174,14 +174,14 @@ function checkFinetune(o: ConvertOptions): void {
   whole('--robust-steps', o.robustSteps, 1)
   for (const [name, v, least] of [
     ['--lipschitz-beta', o.lipschitzBeta, true],
-    ['--robust', o.robust, false],
+    ['--robust', o.robust, true],
     ['--lr', o.lr, false],
     ['--clip', o.clip, false],
   ] as const)
     if (v !== undefined && !(Number.isFinite(v) && (least ? v >= 0 : v > 0)))
       throw errors.usage(`${name} must be a number ${least ? 'of at least' : 'above'} 0, not ${v}`)
   if (o.robust !== undefined && o.robust > 1) throw errors.usage('--robust is a radius in units of the pixel range, like 2/255')
-  if (o.robustSteps && o.robust === undefined) throw errors.usage('--robust-steps goes with --robust')
+  if (o.robustSteps && !o.robust) throw errors.usage('--robust-steps goes with --robust')
   const trains = finetune !== 'off' && !o.keepScales && (!o.dequantize || finetune !== undefined)
   if (trains) return
   const given = (

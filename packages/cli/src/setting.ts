@@ -18,7 +18,7 @@ const STEP = 3
 /** Synthetic images that training draws from, and those its checkpoints are judged on. */
 const SYNTHETIC = { training: 8192, validation: 256 }
 /** Share of the training data that is held out for validation, and its most samples. Fewer than these are not split. */
-const HELD_OUT = { share: 0.1, most: 512, least: 64 }
+const HELD_OUT = { share: 0.06, most: 512, least: 64 }
 /** Bytes that one training step may hold: each activation about eight times over, forward, backward and between. */
 const TRAINING_BYTES = 3e9
 const TRAINING_COPIES = 8

@@ -54,6 +54,8 @@ export interface TrainingOptions {
   readonly seed: number
   /** Steps between validations. */
   readonly interval: number
+  /** Scores that differ by no more than this count as equal, and the later parameters are kept. */
+  readonly tolerance: number
 }
 
 /** What validation says of the parameters: higher scores are better. */
@@ -252,10 +254,10 @@ export async function train(
           },
         ]
         running = { steps: 0, loss: 0, correct: 0, penalty: 0 }
-        low = best && v.score < COLLAPSE * best.score ? low + 1 : 0
-        if (low >= 2)
-          diverged = `the validation score fell from ${best!.score.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
-        if (!best || v.score >= best.score) best = { step: i + 1, score: v.score, parameters: average }
+        const top = curve.reduce((m, p) => Math.max(m, p.score), Number.NEGATIVE_INFINITY)
+        low = v.score < COLLAPSE * top ? low + 1 : 0
+        if (low >= 2) diverged = `the validation score fell from ${top.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
+        if (v.score >= top - o.tolerance) best = { step: i + 1, score: v.score, parameters: average }
         hooks.onState?.(snapshot(i + 1))
       }
     }

@@ -93,6 +93,7 @@ const options: TrainingOptions = {
   averaging: 0.9,
   seed: 5,
   interval: 4,
+  tolerance: 0,
 }
 /** Classes that the images' brightness tells. */
 const labels = Int32Array.from({ length: 40 }, (_, s) => {
