@@ -29,7 +29,7 @@ import type { Setting } from './setting.ts'
 /** Steps of each stage, and the multiply–accumulates they may take: larger networks get fewer. */
 const EFFORT: Record<Effort, { readonly steps: number; readonly macs: number }> = {
   fast: { steps: 300, macs: 4e12 },
-  default: { steps: 900, macs: 1e13 },
+  default: { steps: 850, macs: 1e13 },
   max: { steps: 4000, macs: 6e13 },
 }
 /** Forward, backward in the activations, backward in the weights. */
@@ -45,7 +45,9 @@ const RECIPE = {
   temperature: 4,
   labelWeight: 0.25,
   teacherWeight: 1,
-  beta: 0.0012,
+  beta: 0.001,
+  /** Images that only resemble real ones teach less than the penalty takes. */
+  betaWithoutData: 0.0002,
   epsilon: 0.5 / 255,
   mixup: 0,
   averaging: 0.98,
@@ -146,7 +148,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
     teacherWeight: loss === 'ce' ? 0 : RECIPE.teacherWeight,
   }
   let teacher = loss === 'ce' ? null : (c.teacher ?? c.original)
-  const weight = o.lipschitzBeta ?? RECIPE.beta
+  const weight = o.lipschitzBeta ?? (s.synthetic ? RECIPE.betaWithoutData : RECIPE.beta)
   const penalty = weight > 0 ? (o.lipschitzForm ?? 'orthogonal') : null
   // Without data there is nothing real to be robust on, and random weights have nothing to keep.
   const radius = o.robust ?? (s.synthetic || o.reinit || s.objective !== 'classify' ? 0 : RECIPE.epsilon)
@@ -286,8 +288,8 @@ function remembered(feed: Feed, count: number): Feed['items'] {
 
 /** Share of answers that have to stay the same for a change to count as harmless. */
 const STANDS = 0.7
-/** Shift as a share of the image: 4 pixels of 32. */
-const SHIFT = 1 / 8
+/** Shift as a share of the image: 2 pixels of 32. */
+const SHIFT = 1 / 16
 
 /** Changes that the original network's own answers stand: mirrored digits are other signs, mirrored animals the same. */
 async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: Feed): Promise<Augmentation> {

@@ -208,13 +208,10 @@ export async function train(
       if (hooks.wantsState?.()) hooks.onState?.(snapshot(i))
       hooks.check?.()
       const fetched = await next
-      // The next batch is made while this one is learned from.
-      next = i + 1 < o.steps ? fetch(i + 1) : next
-      next.catch(() => {})
       const own = labelled ? oneHotOf(fetched.indices, data.labels!, classes) : null
       const { pixels, labels } = blend(fetched.pixels, own, o.mixup, random.fork(`blend ${i}`))
       const pace = course(i, o)
-      const results = await model(
+      const learning = model(
         step.feed(parameters, moments, {
           pixels,
           labels,
@@ -225,6 +222,10 @@ export async function train(
           random: random.fork(`direction ${i}`),
         }),
       )
+      // The next batch is made while this one is learned from.
+      next = i + 1 < o.steps ? fetch(i + 1) : next
+      next.catch(() => {})
+      const results = await learning
       const [loss, correct, penalty] = results.slice(1 + moments.length).map((t) => numbersOf(t)[0]!) as [number, number, number]
       if (!Number.isFinite(loss) || !(numbersOf(results[0]!) as Float32Array).every(Number.isFinite)) {
         diverged = `the loss became ${loss} at step ${i + 1}`

@@ -53,33 +53,49 @@ function fractalImage(random: Random, C: number, H: number, W: number): Float32A
   return out
 }
 
-/** Occluding discs and polygons with power-law sizes, each with its own colour and texture (Lee, Mumford, Huang 2001, "dead leaves"). */
+/** Smallest and largest radius of a leaf, as shares of the image, and the most leaves. */
+const LEAF = { least: 1 / 10, most: 2 / 3, count: 24 }
+/** How far the colours of one image lie apart: a scene has a palette. */
+const PALETTE = 0.18
+
+/**
+ * Occluding discs and polygons with power-law sizes (Lee, Mumford, Huang 2001, "dead leaves"), each with a fractal texture and a colour near the
+ * image's palette, and a soft edge.
+ */
 function deadLeaves(random: Random, C: number, H: number, W: number): Float32Array {
   const out = fractalImage(random, C, H, W)
-  const texture = fractal(random, H, W)
+  const textures = [fractal(random, H, W), fractal(random, H, W), fractal(random, H, W)]
+  const palette = colour(random, C)
   const size = Math.min(H, W)
-  const leaves = 8 + random.int(40)
+  const leaves = 3 + random.int(LEAF.count)
   for (let l = 0; l < leaves; l++) {
-    // p(r) ∝ r⁻³ between a sixteenth and half of the image.
-    const [a, z] = [size / 16, size / 2]
+    // p(r) ∝ r⁻³ between the two radii.
+    const [a, z] = [size * LEAF.least, size * LEAF.most]
     const radius = 1 / Math.sqrt(1 / (a * a) - random.uniform() * (1 / (a * a) - 1 / (z * z)))
     const [cy, cx] = [random.uniform() * H, random.uniform() * W]
     const sides = random.uniform() < 0.5 ? 0 : 3 + random.int(4)
     const turn = random.uniform() * 2 * Math.PI
-    const paint = colour(random, C)
-    const rough = 0.6 * random.uniform()
-    for (let y = Math.max(0, Math.floor(cy - radius)); y < Math.min(H, cy + radius); y++)
-      for (let x = Math.max(0, Math.floor(cx - radius)); x < Math.min(W, cx + radius); x++) {
-        const [dy, dx] = [y - cy, x - cx]
+    const stretch = 0.5 + random.uniform()
+    const brightness = 0.25 * random.normal()
+    const paint = palette.map((v) => v + brightness + PALETTE * random.normal())
+    const texture = textures[random.int(textures.length)]!
+    const rough = 0.2 + 0.8 * random.uniform()
+    const soft = 0.3 + 1.5 * random.uniform()
+    const reach = radius * Math.max(stretch, 1 / stretch) + soft
+    for (let y = Math.max(0, Math.floor(cy - reach)); y < Math.min(H, cy + reach); y++)
+      for (let x = Math.max(0, Math.floor(cx - reach)); x < Math.min(W, cx + reach); x++) {
+        const [dy, dx] = [(y - cy) * stretch, (x - cx) / stretch]
         const d = Math.hypot(dy, dx)
         // A regular polygon's border in polar form.
         const sector = sides ? (2 * Math.PI) / sides : 0
         const angle = sides ? ((((Math.atan2(dy, dx) + turn) % sector) + sector) % sector) - sector / 2 : 0
         const border = sides ? (radius * Math.cos(sector / 2)) / Math.cos(angle) : radius
-        if (d > border) continue
+        const cover = Math.min(1, Math.max(0, (border - d) / soft + 0.5))
+        if (cover === 0) continue
         for (let c = 0; c < C; c++) {
+          const k = (c * H + y) * W + x
           const v = paint[c]! + rough * (texture[y * W + x]! - 0.5)
-          out[(c * H + y) * W + x] = Math.min(1, Math.max(0, v))
+          out[k] = Math.min(1, Math.max(0, out[k]! + cover * (v - out[k]!)))
         }
       }
   }
