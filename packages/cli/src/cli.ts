@@ -95,7 +95,7 @@ function training(c: Command): Command {
   return c
     .option('--finetune <auto|off|steps>', 'training steps (default auto: below 8 bits)', stepsOf)
     .addOption(new Option('--effort <effort>', 'how long auto takes (default default)').choices([...EFFORTS]))
-    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.001, without data 0.0002; 0: none)', number)
+    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.001, without data 0; 0: none)', number)
     .addOption(
       new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
     )

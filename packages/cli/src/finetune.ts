@@ -47,7 +47,7 @@ const RECIPE = {
   teacherWeight: 1,
   beta: 0.001,
   /** Images that only resemble real ones teach less than the penalty takes. */
-  betaWithoutData: 0.0002,
+  betaWithoutData: 0,
   epsilon: 0.5 / 255,
   mixup: 0,
   averaging: 0.98,
@@ -116,11 +116,15 @@ export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
   return o.dequantize ? o.finetune === 'auto' : coarse || o.robust !== undefined
 }
 
+/** Share of the steps that synthetic images are good for: beyond, the network learns them instead of what they stand for. */
+const WITHOUT_DATA = 0.4
+
 /** Steps of each stage. */
-export function stepsFor(o: ConvertOptions, macs: number, batch: number): number {
+function stepsFor(o: ConvertOptions, { macs, trainingBatch, synthetic }: Setting): number {
   if (typeof o.finetune === 'number') return o.finetune
   const e = EFFORT[o.effort ?? 'default']
-  return Math.max(FEWEST_STEPS, Math.min(e.steps, Math.floor(e.macs / (PASSES * Math.max(1, macs) * batch))))
+  const most = synthetic ? Math.round(WITHOUT_DATA * e.steps) : e.steps
+  return Math.max(FEWEST_STEPS, Math.min(most, Math.floor(e.macs / (PASSES * Math.max(1, macs) * trainingBatch))))
 }
 
 /** Reads the data, decides the details, and picks up a checkpoint. Throws CompileError for a checkpoint of another run. */
@@ -138,7 +142,6 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
     pixels: (from, to) => validationFeed.pixels(from, to),
   }
   const channelsLast = feed.layout === 'nhwc'
-  const changes = await augmentationFor(c, validation, feed)
   const labelled = s.objective === 'classify' && s.training.labels !== null
   const loss = o.loss ?? (o.reinit && !c.teacher ? 'ce' : labelled ? 'ce+kd' : 'kd')
   if (loss !== 'kd' && !labelled) throw errors.usage(`--loss ${loss} needs labelled data`)
@@ -147,13 +150,14 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
     labelWeight: loss === 'kd' ? 0 : loss === 'ce' ? 1 : RECIPE.labelWeight,
     teacherWeight: loss === 'ce' ? 0 : RECIPE.teacherWeight,
   }
+  const changes = await augmentationFor(c, validation, feed, loss !== 'kd')
   let teacher = loss === 'ce' ? null : (c.teacher ?? c.original)
   const weight = o.lipschitzBeta ?? (s.synthetic ? RECIPE.betaWithoutData : RECIPE.beta)
   const penalty = weight > 0 ? (o.lipschitzForm ?? 'orthogonal') : null
   // Without data there is nothing real to be robust on, and random weights have nothing to keep.
   const radius = o.robust ?? (s.synthetic || o.reinit || s.objective !== 'classify' ? 0 : RECIPE.epsilon)
   const adversaries: Adversary | null = radius > 0 ? { epsilon: radius, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
-  const steps = stepsFor(o, s.macs, batch)
+  const steps = stepsFor(o, s)
 
   let saved: Checkpoint = { fingerprint: c.fingerprint, stages: {} }
   if (o.resume && c.checkpoint) {
@@ -292,13 +296,15 @@ const STANDS = 0.7
 const SHIFT = 1 / 16
 
 /** Changes that the original network's own answers stand: mirrored digits are other signs, mirrored animals the same. */
-async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: Feed): Promise<Augmentation> {
+async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: Feed, labelled: boolean): Promise<Augmentation> {
   const { options: o, setting: s } = c
   const wanted = o.augment ?? 'auto'
   if (feed.layout === null || wanted === 'none') return noAugmentation
   const size = Math.min(...(feed.layout === 'nhwc' ? feed.shape.slice(0, 2) : feed.shape.slice(1)))
   const shift = Math.floor(size * SHIFT)
   if (wanted !== 'auto') return { flip: wanted === 'flip+shift', shift }
+  // A teacher sees the changed image too; only labels can be wrong for it.
+  if (!labelled) return s.synthetic ? noAugmentation : { flip: true, shift }
   if (s.objective !== 'classify') return noAugmentation
   if (o.reinit && !c.teacher) return { flip: false, shift }
   const model = await c.runtimes.engine.load(scoringGraph(c.teacher ?? c.original, feed.preprocessing))
@@ -327,7 +333,6 @@ async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: 
   }
 }
 
-/** Layers named by name, output or op type. */
 export const isUnsupported = (e: unknown): e is CompileError => e instanceof CompileError && e.kind === 'unsupported'
 
 /** What to tell of quantizers that have lost their levels. */

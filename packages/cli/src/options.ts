@@ -55,7 +55,7 @@ export interface FinetuneOptions {
   readonly finetune?: 'auto' | 'off' | number
   /** How long auto takes: about a third of default, or four times as long. */
   readonly effort?: Effort
-  /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.001, without data 0.0002. */
+  /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.001, without data 0. */
   readonly lipschitzBeta?: number
   /** orthogonal: WWᵀ → I. hinge: only singular values above 1 fall. operator: of the whole convolution, not its matrix. */
   readonly lipschitzForm?: PenaltyForm
