@@ -117,7 +117,7 @@ export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
 }
 
 /** Share of the steps that synthetic images are good for: beyond, the network learns them instead of what they stand for. */
-const WITHOUT_DATA = 0.4
+const WITHOUT_DATA = 0.5
 
 /** Steps of each stage. */
 function stepsFor(o: ConvertOptions, { macs, trainingBatch, synthetic }: Setting): number {
@@ -174,7 +174,8 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
     saved = { ...saved, stages: { ...saved.stages, [stage]: state } }
     if (c.checkpoint) writeCheckpoint(c.checkpoint, saved)
   }
-  const items = remembered(feed, s.training.count)
+  // Synthetic sources remember what they have drawn themselves.
+  const items = s.synthetic ? feed.items : remembered(feed, s.training.count)
   const data = {
     count: s.training.count,
     labels: labelled ? s.training.labels : null,

@@ -16,7 +16,7 @@ const TUNING = { most: 256, least: 4 }
 /** A backward pass costs about twice a forward pass. */
 const STEP = 3
 /** Synthetic images that training draws from, and those its checkpoints are judged on. */
-const SYNTHETIC = { training: 8192, validation: 256 }
+const SYNTHETIC = { training: 24576, validation: 256 }
 /** Share of the training data that is held out for validation, and its most samples. Fewer than these are not split. */
 const HELD_OUT = { share: 0.06, most: 512, least: 64 }
 /** Bytes that one training step may hold: each activation about eight times over, forward, backward and between. */
