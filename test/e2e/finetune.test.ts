@@ -63,8 +63,19 @@ describe('fine-tuning', () => {
   it('is automatic below eight bits, and off on demand', async () => {
     assert.equal((await one({ bits: 8 })).finetuning.length, 0)
     const r = await one({ bits: 4, effort: 'fast', lr: 0.005, freeze: ['dense'], optimizer: 'sgd', clip: 1, loss: 'kd', augment: 'none' })
-    assert.equal(r.finetuning.length, 1)
-    assert.equal(r.finetuning[0]!.loss, 'kd')
+    assert.deepEqual(
+      r.finetuning.map((t) => [t.stage, t.loss]),
+      [
+        ['float', 'kd'],
+        ['quantized', 'kd'],
+      ],
+      'against small perturbations in real numbers first',
+    )
+    const plain = await one({ bits: 4, finetune: 20, robust: 0, lipschitzBeta: 0 })
+    assert.deepEqual(
+      plain.finetuning.map((t) => [t.stage, t.penalty]),
+      [['quantized', null]],
+    )
   })
 
   it('adversarial: in real numbers first, then through the quantizers', async () => {

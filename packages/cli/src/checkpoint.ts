@@ -1,4 +1,4 @@
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { errors, type TrainingState } from '@dqc/core'
 import { makeFolder, reason } from './files.ts'
@@ -76,7 +76,7 @@ export function writeCheckpoint(path: string, c: Checkpoint): void {
     writeFileSync(temporary, encodeCheckpoint(c))
     renameSync(temporary, path)
   } catch (e) {
-    rmSync(temporary, { force: true })
+    if (existsSync(temporary)) rmSync(temporary)
     throw errors.badOutput(`cannot write: ${reason(e)}`, path)
   }
 }
