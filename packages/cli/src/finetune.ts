@@ -52,6 +52,8 @@ const RECIPE = {
   mixup: 0,
   averaging: 0.98,
 }
+/** Share of `--robust`'s radius that is left for the quantized network, which is coarser and starts from a robust one. */
+const QUANTIZED_RADIUS = 0.5
 /** Share of β that is left for the quantized network where the float one was trained before: it only has to keep what was gained. */
 const KEPT = 0.15
 /** Adversaries: half of each batch stays clean, ε grows over a quarter of the steps. */
@@ -187,7 +189,8 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
     adversarial: adversaries !== null,
     async run(stage, graph, plan, fixedGrid) {
       // The default's small radius is learned in real numbers; quantized, the network follows what came of it.
-      const adversary = stage === 'float' || o.robust ? adversaries : null
+      const adversary =
+        stage === 'float' || !adversaries ? adversaries : o.robust ? { ...adversaries, epsilon: QUANTIZED_RADIUS * radius } : null
       const beta = stage === 'quantized' && adversaries ? KEPT * weight : weight
       let written = Date.now()
       const label = stage === 'float' ? 'train' : 'fine-tune'
