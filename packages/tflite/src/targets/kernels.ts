@@ -172,4 +172,5 @@ export function kernelRules({ integerIO, perChannelDense, zeroOf }: KernelOption
 export const inexact = new Map<Op, string>([
   [core.fixedSoftmax, 'SOFTMAX: the built-in kernel tabulates the exponential'],
   [core.lookup, 'QUANTIZE, LOGISTIC, TANH: kernels compute in fixed point'],
+  [core.fixedMean, 'MEAN: a mean within 1e-5 of the middle between two steps may go either way'],
 ])
