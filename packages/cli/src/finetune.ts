@@ -191,7 +191,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
       // The default's small radius is learned in real numbers; quantized, the network follows what came of it.
       const adversary =
         stage === 'float' || !adversaries ? adversaries : o.robust ? { ...adversaries, epsilon: QUANTIZED_RADIUS * radius } : null
-      const beta = stage === 'quantized' && adversaries ? KEPT * weight : weight
+      const beta = stage === 'quantized' && adversaries ? Number((KEPT * weight).toPrecision(3)) : weight
       let written = Date.now()
       const label = stage === 'float' ? 'train' : 'fine-tune'
       const started = Date.now()
