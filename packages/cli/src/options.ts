@@ -53,7 +53,7 @@ export interface CommonOptions extends DataOptions, AttackOptions {
 export interface FinetuneOptions {
   /** auto: below 8 bits. A number: so many steps. Default auto. */
   readonly finetune?: 'auto' | 'off' | number
-  /** How long auto takes: about a third of default, or four times as long. */
+  /** How long auto takes: about a third of default, or nearly five times as long. */
   readonly effort?: Effort
   /** Weight β of the Lipschitz penalty β/2·Σ‖WWᵀ − I‖²_F; 0 leaves it out. Default 0.001, without data 0. */
   readonly lipschitzBeta?: number
