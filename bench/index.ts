@@ -13,6 +13,7 @@ import {
   createRandom,
   createTrainable,
   floatPlan,
+  freeScheme,
   type Graph,
   liftBatch,
   prepare,
@@ -165,7 +166,16 @@ async function training(): Promise<void> {
   const inputs = async function* (): AsyncIterable<readonly Tensor[]> {
     yield [preprocess(pixels, preprocessing)]
   }
-  const spec = { weightBits: 4, actBits: 4, edgeBits: 8, sumBits: 8, observer: 'mse', exclude: () => false, integerIO: false } as const
+  const spec = {
+    weightBits: 4,
+    actBits: 4,
+    edgeBits: 8,
+    sumBits: 8,
+    observer: 'mse',
+    exclude: () => false,
+    integerIO: false,
+    scheme: freeScheme,
+  } as const
   const network = await quantizeNetwork(engine, graph, inputs, inputs, {
     spec,
     equalize: 'off',

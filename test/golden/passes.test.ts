@@ -182,6 +182,7 @@ describe('quantization', () => {
     observer: 'mse',
     exclude: () => false,
     integerIO: false,
+    scheme: core.freeScheme,
     ...over,
   })
   const stages = async (bits: number, over: Partial<QuantSpec> = {}) => {

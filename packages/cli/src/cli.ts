@@ -1,4 +1,5 @@
 import { type AttackName, CompileError, type ErrorKind, errors, type ObserverKind, optimizerNames, penaltyForms } from '@dqc/core'
+import { flavors } from '@dqc/onnx'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import pc from 'picocolors'
 import { type ConvertResult, convert } from './convert.ts'
@@ -225,7 +226,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         .option('--weight-bits <n>', 'bits of weights (default --bits)', number)
         .option('--act-bits <n>', 'bits of activations (default --bits)', number)
         .option('--edge-bits <n>', 'bits of the first and last layers (default 8)', number)
-        .option('--target <list>', 'ort, tflite, edgetpu (default: the runtime of the file’s own format)', list)
+        .option('--target <list>', 'ort, tflite, edgetpu, c, qonnx, qcdq, vitis-ai (default: the runtime of the file’s own format)', list)
         .option('--dequantize', 'write the network in real numbers instead')
         .option('--float16', 'with --dequantize: weights in half precision (TFLite)')
         .option('--keep-scales', 'keep the integers of a quantized file, and write them for the target')
@@ -237,7 +238,13 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
           ]),
         )
         .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
-        .option('--pack-weights', 'store weights of at most four bits as packed INT4 (opset 21)')
+        .option('--pack-weights', 'store weights of at most four bits as packed INT4; C: at their grid bits')
+        .addOption(
+          new Option('--rounding <kind>', 'C: half to even, or half up where a shift rounds (default rne)').choices(['rne', 'shift']),
+        )
+        .option('--hls', 'C: pragmas for high-level synthesis')
+        .addOption(new Option('--flavor <tool>', 'qonnx: the tool that the file is for (default generic)').choices([...flavors]))
+        .option('--pow2-scales', 'scales are powers of two')
         .addOption(
           new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices([
             'minmax',
@@ -277,6 +284,10 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         format: f['format'],
         io: f['io'],
         packWeights: f['packWeights'],
+        rounding: f['rounding'],
+        hls: f['hls'],
+        flavor: f['flavor'],
+        pow2Scales: f['pow2Scales'],
         observer: f['observer'] as ObserverKind | undefined,
         equalize: f['equalize'],
         biasCorrection: f['biasCorrection'],

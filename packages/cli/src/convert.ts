@@ -8,9 +8,11 @@ import {
   balance,
   CompileError,
   checkWeights,
+  countCost,
   createRandom,
   describeLayers,
   errors,
+  evaluate,
   floatPlan,
   type Graph,
   gridBits,
@@ -27,6 +29,7 @@ import {
   normalizeLayers,
   numbersOf,
   operatorNorms,
+  prepareQuantized,
   preprocess,
   type QuantPlan,
   quantize,
@@ -267,7 +270,7 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
   const { target } = choice
   if (o.keepScales) {
     // Its batch is free where the float network's is.
-    const real = opened.real()
+    const real = opened.format === 'onnx' ? prepareQuantized(opened.real()) : opened.real()
     const qdq = typeof graph.inputs[0]!.shape![0] === 'string' ? (liftBatch(real) ?? real) : real
     return {
       float: graph,
@@ -307,6 +310,7 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
       observer: o.observer ?? 'mse',
       exclude: exclusion(ready, o.exclude ?? []),
       integerIO: choice.integerIO,
+      scheme: choice.scheme,
     },
     // At eight bits equalization has nothing left to gain, and training gains more without.
     equalize: o.equalize ?? (coarse && !trainer ? 'auto' : 'off'),
@@ -325,7 +329,13 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
       'layers need constant weights; see `dqc inspect`',
     )
   if (!trainer) return { ...network, integer: target.legalize(network.integer), finetuning }
-  const tuned = await trainer.run('quantized', network.float, network.plan, (n) => target.rules.fixedGrid(n) !== null)
+  const tuned = await trainer.run(
+    'quantized',
+    network.float,
+    network.plan,
+    (n) => target.rules.fixedGrid(n) !== null,
+    choice.scheme.powerOfTwo,
+  )
   finetuning.push(tuned.report)
   const qdq = insertQuantizers(tuned.graph, tuned.plan).graph
   const integer = target.legalize(lower(qdq, target.rules, choice.integerIO))
@@ -355,10 +365,11 @@ async function toIntegers(job: Job): Promise<Report> {
   const stem = `${opened.name}.${target.name}.${o.keepScales ? 'kept' : `w${bits.weights}a${bits.activations}`}`
   const network = await quantizeFor(job, stem)
   progress('emit')
-  const artifact = target.emit(network.integer, stem, {
+  const metadata = {
     ...(await provenance(job)),
     ...(choice.integerIO && choice.format === 'onnx' ? { 'dqc.io': JSON.stringify(ioGrids(network.integer)) } : {}),
-  })
+  }
+  const artifact = target.accepts === 'qdq' ? target.emit(network.qdq, stem, metadata) : target.emit(network.integer, stem, metadata)
   const refused = (artifact.mapping ?? []).filter((m) => m.place === 'cpu')
   if (refused.length && o.strict)
     throw errors.unsupportedTarget(
@@ -368,7 +379,15 @@ async function toIntegers(job: Job): Promise<Report> {
   const { listed, emitted } = place(job, artifact.files)
 
   progress('check the emitted file')
-  const model = await loadWritten(() => job.runtimes.loadEmitted(emitted, network.integer, artifact.channelsLast))
+  const model = await loadWritten(() =>
+    job.runtimes.loadEmitted(
+      choice.format,
+      artifact.files.map((f, i) => (i === 0 ? { ...f, bytes: emitted } : f)),
+      network.integer,
+      artifact.channelsLast,
+    ),
+  )
+  if (model.instead) notes.push(`${model.instead}: the integer reference was measured in place of the emitted file`)
   const checked = Math.max(1, Math.min(REFERENCE.samples, s.all.evaluation.samples, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
   const sampled = async function* (): AsyncIterable<readonly Tensor[]> {
     const fixed = network.integer.inputs[0]!.shape![0]
@@ -386,6 +405,7 @@ async function toIntegers(job: Job): Promise<Report> {
   const after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
   await model.release()
 
+  const examples = target.examples ? await exampleFiles(job, target.examples, network.integer) : []
   progress('count the levels in use')
   const uses = await activationUse(job.runtimes.engine, network.qdq, levelSamples(job))
   const warning = degenerateNote(uses)
@@ -396,14 +416,15 @@ async function toIntegers(job: Job): Promise<Report> {
     format: choice.form,
     after: after.measurement,
     artifact: {
-      files: listed,
-      runtime: RUNTIME[choice.format],
+      files: [...listed, ...place(job, examples).listed],
+      runtime: model.runtime,
       compared: agreement.compared,
       mismatches: agreement.mismatches,
       maxErrorSteps: agreement.maxErrorSteps,
-      skipped: agreement.skipped,
+      skipped: model.instead ?? agreement.skipped,
       inexact,
       mapping: artifact.mapping,
+      memory: artifact.memory ? { ...artifact.memory, flash: model.flash } : null,
     },
     bits: {
       weights: { grid: grid.weights, storage: artifact.storage.weights, edges: plan ? bits.edges : grid.weights },
@@ -415,11 +436,23 @@ async function toIntegers(job: Job): Promise<Report> {
       },
     },
     layers: plan ? await layerReports(job, network.float, plan) : [],
+    cost: countCost(network.integer),
     activations: uses,
     finetuning: network.finetuning,
     floatNodes: plan ? floatNodes(network.float, plan, exclusion(network.float, o.exclude ?? []), target.rules) : [],
     equalized: network.equalized,
   })
+}
+
+/** What the network makes of the first evaluation sample, for tools whose flows check themselves with it. */
+async function exampleFiles(
+  job: Job,
+  files: NonNullable<Job['choice']['target']['examples']>,
+  integer: Graph<'integer'>,
+): Promise<readonly ArtifactFile[]> {
+  const { feed } = job.setting
+  const x = preprocess(await feed.pixels(0, 1), feed.preprocessing)
+  return files(x, evaluate(integer, [x])[0]!)
 }
 
 /** Samples on which the use of levels is counted. */
@@ -456,14 +489,16 @@ async function layerReports({ runtimes, graph, setting: s, choice }: Job, float:
 /** Writes the network in real numbers: nothing is quantized. */
 async function toFloat(job: Job): Promise<Report> {
   const { runtimes, opened, setting: s, options: o, choice, progress } = job
+  const { writeFloat, format } = choice
+  if (!writeFloat || format === 'c') throw errors.usage(`--dequantize: the target ${choice.target.name} has no real numbers`)
   const stem = `${opened.name}.${choice.target.name}.${trains(o, false) ? 'finetuned' : o.float16 ? 'float16' : 'float'}`
   const trainer = await trainerFor(job, stem, false)
   const start = o.reinit ? await freshWeights(job) : job.graph
   const tuned = trainer ? await trainer.run('float', start, null, () => false) : null
   const graph = tuned?.graph ?? job.graph
   progress('emit')
-  const { bytes, channelsLast } = choice.writeFloat(graph, await provenance(job))
-  const { listed, emitted } = place(job, [{ path: `${stem}.${choice.format}`, bytes }])
+  const { bytes, channelsLast } = writeFloat(graph, await provenance(job))
+  const { listed, emitted } = place(job, [{ path: `${stem}.${format}`, bytes }])
   progress('check the emitted file')
   const written = await loadWritten(() => runtimes.loadFloat(emitted, channelsLast))
   const reference = await runtimes.engine.load(graph)
@@ -503,19 +538,21 @@ async function toFloat(job: Job): Promise<Report> {
     after: after.measurement,
     artifact: {
       files: listed,
-      runtime: RUNTIME[choice.format],
+      runtime: RUNTIME[format],
       compared,
       mismatches,
       maxErrorSteps: 0,
       skipped: null,
       inexact: [],
       mapping: null,
+      memory: null,
     },
     bits: {
       weights: { grid: storage.weights, storage: storage.weights, edges: storage.weights },
       activations: { grid: 32, storage: 32, edges: 32, sums: 32 },
     },
     layers: tuned ? await layerReports(job, graph, floatPlan) : [],
+    cost: null,
     activations: [],
     finetuning: tuned ? [tuned.report] : [],
     floatNodes: [],
@@ -536,7 +573,10 @@ async function freshWeights({ runtimes, graph, setting: s }: Job): Promise<Graph
 const FLOAT_TOLERANCE = 1e-4
 
 /** What a report says beyond what every conversion has in common. */
-type Outcome = Pick<Report, 'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'activations' | 'finetuning' | 'floatNodes' | 'equalized'>
+type Outcome = Pick<
+  Report,
+  'format' | 'after' | 'artifact' | 'bits' | 'layers' | 'cost' | 'activations' | 'finetuning' | 'floatNodes' | 'equalized'
+>
 
 function finish(job: Job, stem: string, outcome: Outcome): Report {
   const { opened, setting: s, options: o, before, choice, staging } = job
@@ -570,7 +610,7 @@ const folderOf = (o: ConvertOptions): string | null => (o.out === null ? null : 
 /** Stages the files; returns what the report says of them, and the first one's bytes as they lie on the disk. */
 function place(job: Job, written: readonly ArtifactFile[]): { listed: Report['artifact']['files']; emitted: Uint8Array } {
   const folder = folderOf(job.options)
-  let emitted = written[0]!.bytes
+  let emitted = written[0]?.bytes ?? new Uint8Array()
   const listed = written.map((f, i) => {
     const path = folder === null ? f.path : join(folder, f.path)
     job.files.set(path, f.bytes)

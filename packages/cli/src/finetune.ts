@@ -92,6 +92,7 @@ export interface Trainer {
     graph: Graph<'float'>,
     plan: QuantPlan | null,
     fixedGrid: (n: Node) => boolean,
+    powerOfTwo?: boolean,
   ): Promise<Finetuned & { report: FinetuneReport }>
 }
 
@@ -186,7 +187,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
 
   return {
     adversarial: adversaries !== null,
-    async run(stage, graph, plan, fixedGrid) {
+    async run(stage, graph, plan, fixedGrid, powerOfTwo = false) {
       // The default's small radius is learned in real numbers; quantized, the network follows what came of it.
       const adversary =
         stage === 'float' || !adversaries ? adversaries : o.robust ? { ...adversaries, epsilon: QUANTIZED_RADIUS * radius } : null
@@ -220,6 +221,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
           interval: Math.max(1, Math.ceil(steps / VALIDATION.times)),
           frozen: c.frozen,
           fixedGrid,
+          powerOfTwo,
           ...(adversary ? { activationBounds: ROBUST_BOUNDS } : {}),
           validation: {
             evaluation: validation,
@@ -313,11 +315,13 @@ async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: 
   if (o.reinit && !c.teacher) return { flip: false, shift }
   const model = await c.runtimes.engine.load(scoringGraph(c.teacher ?? c.original, feed.preprocessing))
   try {
-    const n = Math.min(validation.samples, s.trainingBatch * Math.max(1, Math.floor(256 / s.trainingBatch)))
+    // Whole batches only: some networks take no other.
+    const size = Math.min(s.trainingBatch, validation.samples)
+    const n = size * Math.floor(Math.min(validation.samples, Math.max(size, 256)) / size)
     const agreement = async (a: Augmentation): Promise<number> => {
       let same = 0
-      for (let from = 0; from + s.trainingBatch <= n; from += s.trainingBatch) {
-        const x = await validation.pixels(from, from + s.trainingBatch)
+      for (let from = 0; from < n; from += size) {
+        const x = await validation.pixels(from, from + size)
         const [p, q] = [
           answers((await model([x]))[0]!),
           answers((await model([augment(x, feed.layout === 'nhwc', a, createRandom(from))]))[0]!),
@@ -326,7 +330,7 @@ async function augmentationFor(c: TrainerContext, validation: Evaluation, feed: 
           if (v === q[i]) same++
         })
       }
-      return same / Math.max(1, n)
+      return same / n
     }
     // Half of the images are mirrored: their share of changed answers counts twice.
     const flip = 1 - 2 * (1 - (await agreement({ flip: true, shift: 0 }))) >= STANDS

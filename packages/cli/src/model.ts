@@ -17,7 +17,16 @@ import {
   tensorOf,
   widenToFloat32,
 } from '@dqc/core'
-import { embedExternalData, encodeModel, hasExternalData, inlineFunctions, modelToGraph, modelToRealGraph, parseModel } from '@dqc/onnx'
+import {
+  embedExternalData,
+  encodeModel,
+  hasExternalData,
+  inlineFunctions,
+  modelToGraph,
+  modelToRealGraph,
+  parseModel,
+  withQuantFunctions,
+} from '@dqc/onnx'
 import { isTflite, readModel as readTflite, tfliteOriginOf } from '@dqc/tflite'
 import { externalLoader, readBytes, sha256 } from './files.ts'
 import type { CommonOptions } from './options.ts'
@@ -49,7 +58,8 @@ export interface OpenOptions {
 /** Reads a model from a path (or from bytes, then `path` only names it). Its format is told by its content. */
 export function openModel(model: string | Uint8Array, o: OpenOptions = {}): OpenedModel {
   const path = typeof model === 'string' ? model : '(bytes)'
-  const bytes = typeof model === 'string' ? readBytes(model) : model
+  // A Buffer's slices share its memory: inside there are only plain arrays.
+  const bytes = typeof model === 'string' ? readBytes(model) : new Uint8Array(model.buffer, model.byteOffset, model.byteLength)
   if (bytes.length === 0) throw errors.badModel('the file is empty', path)
   const options = o.shapes ? { shapes: o.shapes } : {}
   const facts = {
@@ -78,7 +88,8 @@ function openTflite(bytes: Uint8Array, options: OpenOptions): Content {
 }
 
 /** Operators of files that compute in integers. */
-const QUANTIZED = /^(com\.microsoft:)?(QLinear|QGemm|QuantizeLinear|DequantizeLinear|ConvInteger|MatMulInteger|DynamicQuantize)/
+const QUANTIZED =
+  /^(com\.microsoft:)?(QLinear|QGemm|QuantizeLinear|DequantizeLinear|ConvInteger|MatMulInteger|DynamicQuantize)|:(Int|Bipolar)?Quant$|:Trunc$/
 const integers = (g: Graph): string[] =>
   g.nodes.filter((n) => n.op.name === 'foreign' && QUANTIZED.test(n.attrs.type)).map((n) => n.attrs.type)
 
@@ -155,7 +166,11 @@ const close = (a: Tensor, b: Tensor): boolean => {
 /** The file as it is, in its runtime, for any batch size; numbers go in and come out in single precision whatever the file's own. */
 export async function loadOriginal(runtimes: Runtimes, m: OpenedModel): Promise<Model> {
   if (m.format === 'tflite') return runtimes.litert().loadBytes(m.runnable, 'real')
-  const model = batched(await runtimes.onnx.loadBytes(m.runnable), m.fixedBatch)
+  // No runtime has QONNX's ops: they are given as functions, or where the file's operator set is too old for that, as dqc reads them.
+  const strange =
+    m.quantized && integers(modelToGraph(parseModel(m.runnable))).some((type) => type.includes(':') && !type.startsWith('com.'))
+  const bytes = strange ? withQuantFunctions(m.runnable) : m.runnable
+  const model = batched(bytes ? await runtimes.onnx.loadBytes(bytes) : await runtimes.onnx.load(m.real()), m.fixedBatch)
   const own = modelToGraph(parseModel(m.runnable)).inputs.map((v) => v.dtype)
   const narrow = (d: string | undefined): d is 'float16' | 'float64' => d === 'float16' || d === 'float64'
   if (!own.some(narrow)) return model

@@ -1,5 +1,6 @@
-import type { AttackName, Norm, ObserverKind, OptimizerName, PenaltyForm } from '@dqc/core'
+import type { AttackName, Norm, ObserverKind, OptimizerName, PenaltyForm, Rounding } from '@dqc/core'
 import { attackNames, errors, observerKinds, optimizerNames, penaltyForms } from '@dqc/core'
+import { type Flavor, flavors } from '@dqc/onnx'
 import type { FeedOptions } from './data/feed.ts'
 import { TARGETS } from './targets.ts'
 
@@ -96,7 +97,7 @@ export interface ConvertOptions extends CommonOptions, FinetuneOptions {
   readonly actBits?: number
   /** First and last layers, and the outputs. Default 8. */
   readonly edgeBits?: number
-  /** ort, tflite, edgetpu. Default: the runtime of the source file's own format. */
+  /** ort, tflite, edgetpu, c, qonnx, qcdq, vitis-ai. Default: the runtime of the source file's own format. */
   readonly targets?: readonly string[]
   /** Write the network in real numbers instead of quantizing it; of a quantized file, the one that its integers stand for. */
   readonly dequantize?: boolean
@@ -109,8 +110,16 @@ export interface ConvertOptions extends CommonOptions, FinetuneOptions {
   readonly format?: 'qoperator' | 'qdq'
   /** Default: float; int8 for edgetpu, and where the scales of an integer file are kept. */
   readonly io?: 'float' | 'int8'
-  /** Store weights of at most four bits as packed INT4. */
+  /** Store weights packed: of at most four bits as INT4, for C at their grid bits. */
   readonly packWeights?: boolean
+  /** C: how accumulators are rounded where a shift does it. rne: half to even, as runtimes do. shift: half up. Default rne. */
+  readonly rounding?: Rounding
+  /** qonnx: the tool that the file is for. Default generic. */
+  readonly flavor?: Flavor
+  /** Scales are powers of two, which hardware multiplies by shifting. vitis-ai: always. */
+  readonly pow2Scales?: boolean
+  /** C: mark inner loops for high-level synthesis. */
+  readonly hls?: boolean
   readonly observer?: ObserverKind
   /** Default: auto below 8 bits, off at 8. */
   readonly equalize?: 'auto' | 'on' | 'off'
@@ -231,10 +240,14 @@ export function checkConvert(o: ConvertOptions): void {
   if (o.float16 && !o.dequantize) throw errors.usage('--float16 goes with --dequantize')
   oneOf('--format', o.format, ['qoperator', 'qdq'])
   oneOf('--io', o.io, ['float', 'int8'])
+  oneOf('--rounding', o.rounding, ['rne', 'shift'])
+  oneOf('--flavor', o.flavor, flavors)
+  if (o.pow2Scales && o.keepScales) throw errors.usage('--pow2-scales chooses new scales, --keep-scales keeps the file’s')
+  if (o.rounding === 'shift' && !o.pow2Scales && !o.keepScales) throw errors.usage('--rounding shift goes with --pow2-scales')
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])
   checkFinetune(o)
-  if (o.packWeights && (o.weightBits ?? o.bits ?? 0) > 4)
+  if (o.packWeights && o.targets?.join() !== 'c' && (o.weightBits ?? o.bits ?? 0) > 4)
     throw errors.usage(`--pack-weights stores weights of at most 4 bits, not ${o.weightBits ?? o.bits}`)
   if (o.maxRobustDrop !== undefined && o.attacks?.length === 0) throw errors.usage('--max-robust-drop needs an attack to be measured by')
   for (const [name, v] of [

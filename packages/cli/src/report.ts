@@ -1,4 +1,4 @@
-import type { ActivationUse, LayerReport, MappedOperator, Measurement } from '@dqc/core'
+import type { ActivationUse, Cost, LayerReport, MappedOperator, Measurement } from '@dqc/core'
 
 import type { FinetuneReport } from './finetune.ts'
 
@@ -39,6 +39,8 @@ export interface Report {
     readonly inexact: readonly string[]
     /** For targets with an accelerator: where each operator of the file runs, why, and what would change it. */
     readonly mapping: readonly MappedOperator[] | null
+    /** For C: bytes of static memory, of constants, and of code and constants together in a build for small size (null: not measured). */
+    readonly memory: { readonly ram: number; readonly constants: number; readonly flash: number | null } | null
   }
   readonly bits: {
     readonly weights: { readonly grid: number; readonly storage: number; readonly edges: number }
@@ -53,6 +55,8 @@ export interface Report {
     readonly synthetic: boolean
   }
   readonly layers: readonly LayerReport[]
+  /** What the integer network takes of hardware, layer by layer; null for networks in real numbers. */
+  readonly cost: Cost | null
   /** How the quantized activations use their grids, on calibration data. */
   readonly activations: readonly ActivationUse[]
   /** Training runs, in order; none where nothing was trained. */

@@ -96,6 +96,13 @@ export function showReport(r: Report): string {
       ]),
     )
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
+  if (r.cost && r.artifact.memory) lines.push('', ...costLines(r.cost))
+  const m = r.artifact.memory
+  if (m)
+    lines.push(
+      '',
+      `memory: ${size(m.ram)} of RAM, ${size(m.constants)} of constants${m.flash === null ? '' : `, ${size(m.flash)} of flash with the code`}`,
+    )
   if (r.artifact.mapping) lines.push('', ...mappingLines(r.artifact.mapping))
   for (const n of r.notes) lines.push(pc.yellow(`note: ${n}`))
   for (const [key, g] of Object.entries(r.gates))
@@ -103,6 +110,24 @@ export function showReport(r: Report): string {
       lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: a loss of ${percent(g.value)}, ${percent(g.limit)} allowed`)
   return lines.join('\n')
 }
+
+const count = (n: number): string => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : String(n))
+
+/** What each layer takes of hardware. */
+const costLines = (c: NonNullable<Report['cost']>): string[] => [
+  table([
+    ['layer', 'weights', 'MACs', 'weight bits', 'activation bits', 'accumulator bits'],
+    ...c.layers.map((l) => [
+      short(l.name),
+      l.weightShape.join('×'),
+      count(l.macs),
+      String(l.weightBits),
+      String(l.actBits),
+      String(l.accumulatorBits),
+    ]),
+  ]),
+  `${count(c.macs)} MACs, ${count(c.bops)} bit operations, ${size(Math.ceil(c.weightBits / 8))} of weights on their grids, ${size(c.activationBytes)} of activations at once`,
+]
 
 /** What training did: its recipe in a line, its last and its kept validation. */
 function trainingLines(t: Report['finetuning'][number]): string[] {

@@ -1,26 +1,31 @@
-import { type ChannelsLast, errors, type Graph, type Target } from '@dqc/core'
-import { ortTarget, writeModel as writeOnnx } from '@dqc/onnx'
+import { type ChannelsLast, cTarget, errors, freeScheme, type Graph, type Scheme, type Target } from '@dqc/core'
+import { ortTarget, qcdqTarget, qonnxTarget, writeModel as writeOnnx } from '@dqc/onnx'
 import { edgeTpuTarget, tfliteOriginOf, tfliteTarget, writeModel as writeTflite } from '@dqc/tflite'
 import type { OpenedModel } from './model.ts'
 import type { ConvertOptions } from './options.ts'
+import type { Format } from './runtimes.ts'
 import { VERSION } from './version.ts'
 
 /** A target as one conversion uses it. */
 export interface Choice {
-  readonly target: Target<'integer'>
+  readonly target: Target<'integer'> | Target<'qdq'>
   /** The file format that it writes, and that its runtime reads. */
-  readonly format: 'onnx' | 'tflite'
+  readonly format: Format
   /** How integers are spelt in it, for the report. */
   readonly form: string
   readonly integerIO: boolean
-  /** The network in real numbers in the target's format. */
-  writeFloat(
-    graph: Graph<'float'>,
-    metadata: Readonly<Record<string, string>>,
-  ): { readonly bytes: Uint8Array; readonly channelsLast: ChannelsLast | null }
+  /** What the target, or the user, asks of all grids. */
+  readonly scheme: Scheme
+  /** The network in real numbers in the target's format; null where it has no real numbers. */
+  readonly writeFloat:
+    | ((
+        graph: Graph<'float'>,
+        metadata: Readonly<Record<string, string>>,
+      ) => { readonly bytes: Uint8Array; readonly channelsLast: ChannelsLast | null })
+    | null
 }
 
-export const TARGETS = ['ort', 'tflite', 'edgetpu'] as const
+export const TARGETS = ['ort', 'tflite', 'edgetpu', 'c', 'qonnx', 'qcdq', 'vitis-ai'] as const
 export type TargetName = (typeof TARGETS)[number]
 
 /** The target of a source file when none is asked for: the runtime of its own format. */
@@ -28,7 +33,32 @@ export const defaultTarget = (m: OpenedModel): TargetName => (m.format === 'tfli
 
 /** Throws CompileError for options that the target has no use for. */
 export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
+  if (name !== 'c' && (o.rounding || o.hls)) throw errors.usage(`${o.hls ? '--hls' : '--rounding'} is for the target c, not ${name}`)
+  if (name !== 'qonnx' && o.flavor) throw errors.usage(`--flavor is for the target qonnx, not ${name}`)
   const packedWeights = o.packWeights ?? false
+  const scheme: Scheme = { ...freeScheme, powerOfTwo: o.pow2Scales ?? false }
+  const writeFloat: Choice['writeFloat'] = (graph, metadata) => ({
+    bytes: writeOnnx(
+      { ...graph, origin: m.format === 'onnx' ? graph.origin : null },
+      { metadata, producer: { name: 'dqc', version: VERSION } },
+    ),
+    channelsLast: null,
+  })
+  if (name === 'qonnx' || name === 'qcdq' || name === 'vitis-ai') {
+    if (o.format || packedWeights || o.io === 'int8')
+      throw errors.usage(`${o.format ? '--format' : packedWeights ? '--pack-weights' : '--io int8'} is not for the target ${name}`)
+    if (name === 'vitis-ai' && [o.bits, o.weightBits, o.actBits, o.edgeBits].some((b) => b !== undefined && b !== 8))
+      throw errors.usage('Vitis AI computes on eight bits', null, 'pass --bits 8')
+    const flavor = o.flavor ?? 'generic'
+    return {
+      target: name === 'qonnx' ? qonnxTarget({ flavor, version: VERSION }) : qcdqTarget({ kind: name, version: VERSION }),
+      format: 'onnx',
+      form: name === 'qonnx' ? flavor : name,
+      integerIO: false,
+      scheme: name === 'vitis-ai' ? { powerOfTwo: true, signedContainers: true, biasBits: 8 } : scheme,
+      writeFloat,
+    }
+  }
   if (name === 'ort') {
     const form = o.format ?? 'qoperator'
     return {
@@ -36,13 +66,20 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
       format: 'onnx',
       form,
       integerIO: o.io === 'int8',
-      writeFloat: (graph, metadata) => ({
-        bytes: writeOnnx(
-          { ...graph, origin: m.format === 'onnx' ? graph.origin : null },
-          { metadata, producer: { name: 'dqc', version: VERSION } },
-        ),
-        channelsLast: null,
-      }),
+      scheme,
+      writeFloat,
+    }
+  }
+  if (name === 'c') {
+    if (o.io === 'float') throw errors.usage('--io float: C takes and gives integers')
+    const rounding = o.rounding ?? 'rne'
+    return {
+      target: cTarget({ rounding, packedWeights, hls: o.hls ?? false, version: VERSION }),
+      format: 'c',
+      form: packedWeights ? 'c99 packed' : 'c99',
+      integerIO: true,
+      scheme,
+      writeFloat: null,
     }
   }
   if (o.format) throw errors.usage(`--format ${o.format} is for the target ort, not ${name}`)
@@ -60,6 +97,7 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
     format: 'tflite',
     form: origin?.container ?? 'int8',
     integerIO,
+    scheme,
     writeFloat: (graph, metadata) =>
       writeTflite(graph, { metadata, floatWeights: o.float16 ? 'float16' : 'float32', description: `dqc ${VERSION}` }),
   }

@@ -14,4 +14,6 @@ export {
 } from './read/read.ts'
 export { type Format, fromContainer, toContainer } from './targets/integerRules.ts'
 export { type OrtOptions, ortTarget } from './targets/ort.ts'
+export { type QcdqOptions, qcdqTarget } from './targets/qcdq.ts'
+export { type Flavor, flavors, type QonnxOptions, qonnxTarget, withQuantFunctions } from './targets/qonnx.ts'
 export { graphToModel, type WriteOptions, writeModel } from './write/write.ts'

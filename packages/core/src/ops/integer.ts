@@ -359,6 +359,37 @@ export const intGlobalAveragePool = spatialMean('intGlobalAveragePool', 'com.mic
   Math.fround(sx / Math.fround(sy * area)),
 )
 
+/** Steps of an exponential's table: 2^24 stands for 1. */
+const EXPONENTIAL_ONE = 2 ** 24
+
+/** The exponentials of 0, −s, −2s, … over the width of a grid, in steps of 2^−24. */
+export const exponentials = (x: QuantParams): number[] =>
+  Array.from({ length: x.hi - x.lo + 1 }, (_, d) => Math.round(EXPONENTIAL_ONE * Math.exp(-x.scale[0]! * d)))
+
+/** y = saturate(⌊(2·levels·E[max x − x_i] + Σ)/(2Σ)⌋), Σ = Σ_j E[max x − x_j], E the table: softmax along one axis in integers alone */
+export const intSoftmax: Op<Saturation & { axis: number; table: readonly number[]; levels: number }> = {
+  ...integerOnly,
+  name: 'intSoftmax',
+  spec: 'dqc: exponentials tabulated in steps of 2^−24, one division rounded half up',
+  infer: ([x]) => same(x),
+  eval: ([x], { axis, table, levels, lo, hi }) => {
+    const from = numbersOf(x!)
+    const n = x!.shape[axis]!
+    const inner = sizeOf(x!.shape.slice(axis + 1))
+    const y = new Int32Array(from.length)
+    for (let at = 0; at < from.length; at += n * inner)
+      for (let k = at; k < at + inner; k++) {
+        let top = Number.NEGATIVE_INFINITY
+        for (let i = 0; i < n; i++) top = Math.max(top, from[k + i * inner]!)
+        let sum = 0
+        for (let i = 0; i < n; i++) sum += table[top - from[k + i * inner]!]!
+        for (let i = 0; i < n; i++)
+          y[k + i * inner] = saturate(Math.floor((2 * levels * table[top - from[k + i * inner]!]! + sum) / (2 * sum)), lo, hi)
+      }
+    return [tensorOf('int32', x!.shape, y)]
+  },
+}
+
 /** Calls `visit(outIndex, inIndex)` for each place inside each window, padding left out, row by row within a window. */
 export function walkWindows(
   xShape: readonly number[],

@@ -53,6 +53,13 @@ export const transpose: Op<{ perm: readonly number[] }> = {
   lower: sameOp,
 }
 
+/** A constant on a grid with its axes in another order, its grid's axis with it; other values go through `node`. */
+export function transposeValue(b: Builder, v: Value, perm: readonly number[], node: () => Value): Value {
+  if (!v.data || !v.quant) return node()
+  const { axis } = v.quant
+  return b.constant(transpose.eval([v.data], { perm })[0]!, v.name, { ...v.quant, axis: axis === null ? null : perm.indexOf(axis) })
+}
+
 /** y = the inputs side by side along one axis */
 export const concat: Op<{ axis: number }> = {
   ...moves,

@@ -25,14 +25,19 @@ export const fixedAdd: Op<FixedAdd> = {
   spec: 'TFLite ADD, SUB as XNNPACK computes them (20-bit multipliers)',
   infer: ([x, y]) => [typed('int32', broadcast(shapeOf(x), shapeOf(y)))],
   eval: ([x, y], a) => {
-    const ratio = (s: number): number => Math.fround(Math.fround(s) / Math.fround(a.scaleOut))
-    const [rx, ry] = [ratio(a.scaleX), ratio(a.scaleY)]
-    const shift = 20 - Math.floor(Math.log2(Math.max(rx, ry)))
-    const fixed = (r: number): number => roundHalfEven(r * 2 ** shift)
-    const [mx, my] = [fixed(rx), a.sign * fixed(ry)]
+    const { mx, my, shift } = sumMultipliers(a)
     const half = 2 ** (shift - 1)
     return [combine(x!, y!, (p, q) => saturate(Math.floor((mx * p + my * q + half) / 2 ** shift), a.lo, a.hi))]
   },
+}
+
+/** The 20-bit multipliers of {@link fixedAdd}, and its shift h. */
+export function sumMultipliers(a: Omit<FixedAdd, keyof Saturation>): { mx: number; my: number; shift: number } {
+  const ratio = (s: number): number => Math.fround(Math.fround(s) / Math.fround(a.scaleOut))
+  const [rx, ry] = [ratio(a.scaleX), ratio(a.scaleY)]
+  const shift = 20 - Math.floor(Math.log2(Math.max(rx, ry)))
+  const fixed = (r: number): number => roundHalfEven(r * 2 ** shift)
+  return { mx: fixed(rx), my: a.sign * fixed(ry), shift }
 }
 
 /** z = saturate(RNE(fp32(x·y)·fp32(fp32(s_x·s_y)/s_z))) */

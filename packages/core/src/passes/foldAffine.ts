@@ -1,5 +1,5 @@
 import type { Builder } from '../ir/builder.ts'
-import { isConstant, type Node, usesOf, type Value } from '../ir/graph.ts'
+import { isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
 import { rewrite } from '../ir/rewrite.ts'
 import { isFloat, numbersOf, sizeOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { conv } from '../ops/conv.ts'
@@ -54,6 +54,18 @@ function affineOf(node: Node, inputs: readonly (Value | null)[], axis: number): 
 }
 
 const at = (v: Float64Array, i: number): number => v[v.length === 1 ? 0 : i]!
+
+/** The grid of weights whose slices along `axis` were multiplied: scales take the factor, a negative one turns the grid round. Null where a factor is 0. */
+function scaledGrid(q: QuantParams, axis: number, channels: number, factor: Float64Array): QuantParams | null {
+  if (factor.some((f) => f === 0) || (q.axis !== null && q.axis !== axis)) return null
+  const reach = Math.max(-q.lo, q.hi)
+  const turned = factor.some((f) => f < 0)
+  return {
+    scale: Float32Array.from({ length: channels }, (_, i) => q.scale[q.axis === null ? 0 : i]! * Math.abs(at(factor, i))),
+    axis,
+    ...(turned ? { lo: -reach, hi: reach } : { lo: q.lo, hi: q.hi }),
+  }
+}
 
 /** A weight tensor with each slice along `axis` multiplied by its factor. */
 export function scaleAlong(t: Tensor, axis: number, factor: (i: number) => number): Tensor {
@@ -112,7 +124,7 @@ function foldInto(b: Builder, node: Node, inputs: readonly (Value | null)[], onc
     Float64Array.from({ length: channels }, (_, i) => old[i]! * at(affine.scale, i) + at(affine.shift, i)),
   )
   const next = [...maker.inputs]
-  next[info.weight] = b.constant(w, weight.name)
+  next[info.weight] = b.constant(w, weight.name, weight.quant && scaledGrid(weight.quant, info.axis, channels, affine.scale))
   next[info.bias] = b.constant(shift, bias?.name ?? `${weight.name}.bias`)
   return b.add(maker.op, next, maker.attrs, { name: maker.name || node.name, outputs: [node.outputs[0]!.name] })
 }

@@ -24,6 +24,8 @@ export interface QuantPlan {
   readonly grids: ReadonlyMap<string, QuantParams>
   /** Grid of each layer's weights, by the name of the layer's output. */
   readonly weights: ReadonlyMap<string, QuantParams>
+  /** Grid of each layer's bias, where it has one of its own. */
+  readonly biases: ReadonlyMap<string, QuantParams>
   /** First and last layers, by the name of their output. */
   readonly edges: ReadonlySet<string>
 }
@@ -35,6 +37,7 @@ export interface QuantPlan {
  */
 export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges: Ranges, rules: KernelRules): QuantPlan {
   checkSpec(spec)
+  const { powerOfTwo } = spec.scheme
   const uses = usesOf(graph)
   const isLayer = (n: Node): boolean => n.op.weights !== null
   const constantWeights = (n: Node): boolean => {
@@ -97,12 +100,17 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const grid = activationGrid(
       bits,
       seen.some((r) => r.min < 0),
+      spec.scheme.signedContainers,
     )
     const range = rangeOf(ranges, last)
     // The largest scores decide: a clip that lowers the mean error would make them equal.
     const observer = members.some((v) => uses.isOutput(v)) ? 'minmax' : spec.observer
     const fixed = members.flatMap((v) => rules.fixedGrid(uses.producer(v) ?? NOBODY) ?? [])[0]
-    const q: QuantParams = fixed ?? { scale: Float32Array.of(chooseScale(range, observer, grid.lo, grid.hi)), axis: null, ...grid }
+    const q: QuantParams = fixed ?? {
+      scale: Float32Array.of(chooseScale(range, observer, grid.lo, grid.hi, powerOfTwo)),
+      axis: null,
+      ...grid,
+    }
     for (const v of members) grids.set(v.name, q)
   }
   // Where the clamp's grid reaches beyond its interval (it is shared with other values), the clamp stays an op and its input needs a grid.
@@ -112,12 +120,13 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     if (absorbs(clamp, grids.get(clamp.outputs[0]!.name)!)) absorbed.add(v.name)
     else {
       const r = rangeOf(ranges, v)
-      const grid = activationGrid(spec.sumBits, r.min < 0)
-      grids.set(v.name, { scale: Float32Array.of(chooseScale(r, spec.observer, grid.lo, grid.hi)), axis: null, ...grid })
+      const grid = activationGrid(spec.sumBits, r.min < 0, spec.scheme.signedContainers)
+      grids.set(v.name, { scale: Float32Array.of(chooseScale(r, spec.observer, grid.lo, grid.hi, powerOfTwo)), axis: null, ...grid })
     }
   }
 
   const weights = new Map<string, QuantParams>()
+  const biases = new Map<string, QuantParams>()
   for (const n of graph.nodes) {
     if (!integer.has(n)) continue
     const name = n.outputs[0]!.name
@@ -125,7 +134,10 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
       // A constant operand of a sum or product: one scale, eight bits.
       for (const v of n.inputs)
         if (isConstant(v) && isFloat(v.dtype))
-          weights.set(name, n.op.quant === 'shared' ? grids.get(name)! : { scale: scaleOfConstant(v.data), axis: null, ...signedGrid(8) })
+          weights.set(
+            name,
+            n.op.quant === 'shared' ? grids.get(name)! : { scale: scaleOfConstant(v.data, powerOfTwo), axis: null, ...signedGrid(8) },
+          )
       continue
     }
     const info = n.op.weights!(n.attrs)
@@ -135,22 +147,34 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const { lo, hi } = signedGrid(bits)
     const x = grids.get(n.inputs[0]!.name)!
     const scales = rules.perChannel(n)
-      ? weightScales(w, info.axis, hi, spec.observer !== 'minmax')
-      : new Float32Array(w.shape[info.axis]!).fill(weightScale(w, hi, spec.observer !== 'minmax'))
+      ? weightScales(w, info.axis, hi, spec.observer !== 'minmax', powerOfTwo)
+      : new Float32Array(w.shape[info.axis]!).fill(weightScale(w, hi, spec.observer !== 'minmax', powerOfTwo))
     const fitted = fitScales(scales, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
     // One scale has to fit all channels.
     const one = Float32Array.of(fitted.reduce((m, s) => Math.max(m, s), 0))
     weights.set(name, rules.perChannel(n) ? { scale: fitted, axis: info.axis, lo, hi } : { scale: one, axis: null, lo, hi })
+    if (bias && spec.scheme.biasBits !== null)
+      biases.set(name, biasGrid(numbersOf(bias.data!), spec.scheme.biasBits, x.scale[0]! * one[0]!))
   }
   const names = (nodes: Iterable<Node>): Set<string> => new Set([...nodes].map((n) => n.outputs[0]!.name))
-  return { integer: names(integer), absorbed, grids, weights, edges: names(edges) }
+  return { integer: names(integer), absorbed, grids, weights, biases, edges: names(edges) }
 }
 
 /** Stands for the maker of a network input. */
 const NOBODY: Node = { op: identity, name: '', inputs: [], outputs: [], attrs: {} }
 
-const scaleOfConstant = (t: Tensor): Float32Array =>
-  Float32Array.of((numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1)
+function scaleOfConstant(t: Tensor, powerOfTwo: boolean): Float32Array {
+  const full = (numbersOf(t) as Float32Array).reduce((m, v) => Math.max(m, Math.abs(v)), 0) / 127 || 1
+  return Float32Array.of(powerOfTwo ? 2 ** Math.ceil(Math.log2(full)) : full)
+}
+
+/** A power-of-two grid for a layer's bias, no finer than its accumulator, which then holds every step of it. */
+function biasGrid(bias: ArrayLike<number>, bits: number, accumulator: number): QuantParams {
+  const { lo, hi } = signedGrid(bits)
+  const top = Array.from(bias).reduce((m, v) => Math.max(m, Math.abs(v)), 0)
+  const fits = top > 0 ? 2 ** Math.ceil(Math.log2(top / hi)) : accumulator
+  return { scale: Float32Array.of(Math.max(fits, accumulator)), axis: null, lo, hi }
+}
 
 /** Refuses networks whose layers hold NaN or infinities, which no grid has room for. Throws CompileError naming the layer. */
 export function checkWeights(graph: Graph): void {
@@ -333,7 +357,7 @@ export function quantizeInto(
 }
 
 /** Whether the clamp's interval holds the whole grid, so that the grid's ends do its work. */
-function absorbs(n: Node, q: QuantParams): boolean {
+export function absorbs(n: Node, q: QuantParams): boolean {
   const [min, max] = n.op.clamp!(n.inputs, n.attrs)!
   const tolerance = 1e-6 * Math.max(1, Math.abs(max))
   return q.lo * q.scale[0]! >= min && q.hi * q.scale[0]! <= max + tolerance
@@ -354,6 +378,8 @@ function integerConstant(
   const own = numbers.constant(v)
   if (q && info?.bias === i) {
     const x = plan.grids.get(n.inputs[0]!.name)!
+    const grid = plan.biases.get(n.outputs[0]!.name)
+    if (grid) return onBiasGrid(b, own, grid)
     return onAccumulator(b, own, numbers.scale(x, ''), numbers.scale(q, ''), q.axis === null ? null : 0)
   }
   return q && (info ? i === info.weight : isFloat(v.dtype)) ? quantize(own, q, false, `${v.name}.q`) : own
@@ -364,6 +390,14 @@ function onAccumulator(b: Builder, bias: Value, x: Value, w: Value, axis: number
   const attrs = { lo: -(2 ** 31), hi: 2 ** 31 - 1, axis, fused: false }
   if (!bias.data || !x.data || !w.data) return b.emit(fakeQuant, [bias, b.emit(detach, [b.emit(mul, [x, w], {})], {})], attrs)
   return b.constant(fakeQuant.eval([bias.data, mul.eval([x.data, w.data], {})[0]!], attrs)[0]!, bias.name)
+}
+
+/** b on a grid of its own, which a constant takes along. */
+function onBiasGrid(b: Builder, bias: Value, q: QuantParams): Value {
+  const scale = b.constant(tensorOf('float32', [], q.scale), `${bias.name}.scale`)
+  const attrs = { lo: q.lo, hi: q.hi, axis: null, fused: false }
+  if (!bias.data) return b.emit(fakeQuant, [bias, scale], attrs)
+  return b.constant(fakeQuant.eval([bias.data, scale.data!], attrs)[0]!, bias.name, q)
 }
 
 /** One scale constant per grid object. */

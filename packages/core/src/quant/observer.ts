@@ -82,7 +82,17 @@ function samples(r: Range): { x: Float64Array; n: Float64Array } {
  * minmax: everything fits. percentile: 99.99 % fit. mse: least Σ(x − fq(x))². entropy: least Kullback–Leibler divergence between the clipped
  * distribution and its quantized self (Migacz 2017, "8-bit inference with TensorRT").
  */
-export function chooseScale(r: Range, kind: ObserverKind, lo: number, hi: number): number {
+export function chooseScale(r: Range, kind: ObserverKind, lo: number, hi: number, powerOfTwo = false): number {
+  const free = freeScale(r, kind, lo, hi)
+  if (!powerOfTwo) return free
+  // Of the powers of two around it the one with the least squared error; a range that must fit is never cut.
+  const up = 2 ** Math.ceil(Math.log2(free))
+  if (kind === 'minmax' || r.reach === 0) return up
+  const { x, n } = samples(r)
+  return [4 * up, 2 * up, up, up / 2, up / 4].reduce((a, b) => (squaredError(x, n, b, lo, hi) < squaredError(x, n, a, lo, hi) ? b : a))
+}
+
+function freeScale(r: Range, kind: ObserverKind, lo: number, hi: number): number {
   const side = (limit: number, steps: number): number => (steps > 0 ? limit / steps : 0)
   const full = Math.max(side(Math.max(r.max, 0), hi), side(Math.max(-r.min, 0), -lo))
   if (!(full > 0) || !Number.isFinite(full)) return 1

@@ -7,7 +7,7 @@ import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
 import { syntheticImage, syntheticSignal } from '../train/synthesize.ts'
 import { chooseScale, createObserver, observerKinds } from './observer.ts'
-import { activationGrid, checkSpec, signedGrid, unsignedGrid } from './spec.ts'
+import { activationGrid, checkSpec, freeScheme, signedGrid, unsignedGrid } from './spec.ts'
 import { fitScales, weightScales } from './weights.ts'
 
 describe('arithmetic', () => {
@@ -59,7 +59,16 @@ describe('grids', () => {
     }
   })
   it('refuse widths outside 2–8', () => {
-    const spec = { weightBits: 4, actBits: 4, edgeBits: 8, sumBits: 8, observer: 'mse', exclude: () => false, integerIO: false } as const
+    const spec = {
+      weightBits: 4,
+      actBits: 4,
+      edgeBits: 8,
+      sumBits: 8,
+      observer: 'mse',
+      exclude: () => false,
+      integerIO: false,
+      scheme: freeScheme,
+    } as const
     checkSpec(spec)
     for (const bits of [1, 9, 2.5]) assert.throws(() => checkSpec({ ...spec, actBits: bits }), /2 to 8/)
   })

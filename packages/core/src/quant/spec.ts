@@ -17,7 +17,21 @@ export interface QuantSpec {
   readonly exclude: (node: Node) => boolean
   /** Whether inputs and outputs of the network are integers. */
   readonly integerIO: boolean
+  readonly scheme: Scheme
 }
+
+/** What a target asks of all grids. */
+export interface Scheme {
+  /** Scales are powers of two. */
+  readonly powerOfTwo: boolean
+  /** Activations lie in signed containers around zero, unsigned ones too. */
+  readonly signedContainers: boolean
+  /** Bits of biases on a grid of their own, one scale per layer; null: on that of the accumulator. */
+  readonly biasBits: number | null
+}
+
+/** Any scales, containers as grids want them, biases on the accumulator's grid. */
+export const freeScheme: Scheme = { powerOfTwo: false, signedContainers: false, biasBits: null }
 
 /** Throws CompileError unless every width is a whole number of 2–8 bits. */
 export function checkSpec(spec: QuantSpec): void {
@@ -32,8 +46,8 @@ export function checkSpec(spec: QuantSpec): void {
 /** Signed symmetric grid without its lowest value: ±(2^(k−1) − 1). */
 export const signedGrid = (bits: number): { lo: number; hi: number } => ({ lo: -(2 ** (bits - 1) - 1), hi: 2 ** (bits - 1) - 1 })
 /** Grid of activations. Eight bits fill their container, so that no kernel has to clamp them; fewer are symmetric without the lowest value. */
-export const activationGrid = (bits: number, signed: boolean): { lo: number; hi: number } =>
-  !signed ? unsignedGrid(bits) : bits === 8 ? { lo: -128, hi: 127 } : signedGrid(bits)
+export const activationGrid = (bits: number, signed: boolean, signedContainer = false): { lo: number; hi: number } =>
+  !signed ? unsignedGrid(signedContainer && bits === 8 ? 7 : bits) : bits === 8 ? { lo: -128, hi: 127 } : signedGrid(bits)
 
 /** Unsigned grid: 0 … 2^k − 1. */
 export const unsignedGrid = (bits: number): { lo: number; hi: number } => ({ lo: 0, hi: 2 ** bits - 1 })

@@ -20,21 +20,24 @@ export function slices(t: Tensor, axis: number): Float64Array[] {
 }
 
 /** One scale per channel: least Σ(w − s·clip(RNE(w/s)))², or max|w|/hi for the minmax observer. Channels of zeros get 0. */
-export const weightScales = (t: Tensor, axis: number, hi: number, byError: boolean): Float32Array =>
-  Float32Array.from(slices(t, axis), (w) => scaleOf(w, hi, byError))
+export const weightScales = (t: Tensor, axis: number, hi: number, byError: boolean, powerOfTwo = false): Float32Array =>
+  Float32Array.from(slices(t, axis), (w) => scaleOf(w, hi, byError, powerOfTwo))
 
 /** One scale for a whole tensor, chosen the same way. */
-export const weightScale = (t: Tensor, hi: number, byError: boolean): number =>
-  scaleOf(Float64Array.from(numbersOf(t) as Float32Array), hi, byError)
+export const weightScale = (t: Tensor, hi: number, byError: boolean, powerOfTwo = false): number =>
+  scaleOf(Float64Array.from(numbersOf(t) as Float32Array), hi, byError, powerOfTwo)
 
-function scaleOf(w: Float64Array, hi: number, byError: boolean): number {
+function scaleOf(w: Float64Array, hi: number, byError: boolean, powerOfTwo: boolean): number {
   const top = w.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
-  if (top === 0 || !byError) return top / hi
-  let best = top / hi
+  const full = top === 0 ? 0 : powerOfTwo ? 2 ** Math.ceil(Math.log2(top / hi)) : top / hi
+  if (top === 0 || !byError) return full
+  let best = full
   let least = Number.POSITIVE_INFINITY
-  for (let i = 0; i < CANDIDATES; i++) {
-    // Clips from the full range down to a fifth of it.
-    const s = Math.fround((top / hi) * (1 - (0.8 * i) / CANDIDATES))
+  // Clips from the full range down to a fifth of it; powers of two in whole steps.
+  const candidates = powerOfTwo
+    ? [full, full / 2, full / 4, full / 8]
+    : Array.from({ length: CANDIDATES }, (_, i) => Math.fround(full * (1 - (0.8 * i) / CANDIDATES)))
+  for (const s of candidates) {
     let e = 0
     for (let k = 0; k < w.length && e < least; k++) {
       const q = Math.min(Math.max(roundHalfEven(w[k]! / s), -hi), hi)

@@ -1,4 +1,5 @@
 import type { Graph, Level } from '../ir/graph.ts'
+import type { Tensor } from '../ir/tensor.ts'
 import type { KernelRules } from '../quant/rules.ts'
 
 /** A file that a target wants written. */
@@ -34,6 +35,8 @@ export interface Artifact {
   readonly channelsLast: ChannelsLast | null
   /** For targets with an accelerator: every operator's place. */
   readonly mapping: readonly MappedOperator[] | null
+  /** For targets that plan their memory: bytes of static memory and of constants. */
+  readonly memory: { readonly ram: number; readonly constants: number } | null
 }
 
 /** Facts that a target writes into its files' metadata. */
@@ -48,8 +51,10 @@ export interface Target<L extends Level = Level> {
   /** The float graph in the ops that the target has; the same function. */
   prepare(graph: Graph<'float'>): Graph<'float'>
   /** The integer graph as the target's kernels want its scales; the same integers. */
-  legalize(graph: Graph<L>): Graph<L>
+  legalize(graph: Graph<'integer'>): Graph<'integer'>
   /** Kernels whose results may differ from the reference by one step, with the reason; none where all are exact. */
-  inexact(graph: Graph<L>): readonly string[]
+  inexact(graph: Graph<'integer'>): readonly string[]
   emit(graph: Graph<L>, stem: string, metadata: Metadata): Artifact
+  /** Files that show a tool's flow what the network makes of one sample; null for targets whose tools ask for none. */
+  readonly examples: ((input: Tensor, output: Tensor) => readonly ArtifactFile[]) | null
 }

@@ -13,6 +13,7 @@ import { balance } from '../passes/balance.ts'
 import { insertQuantizers, planQuantization } from '../passes/insertQuantizers.ts'
 import { calibrate } from '../quant/calibrate.ts'
 import type { KernelRules } from '../quant/rules.ts'
+import { freeScheme } from '../quant/spec.ts'
 import { evaluate, referenceEngine } from '../run/reference.ts'
 import { augment } from './augment.ts'
 import { course, radius, startState, type TrainingData, type TrainingOptions, type TrainingProblem, train } from './finetune.ts'
@@ -61,6 +62,7 @@ const spec = {
   observer: 'mse',
   exclude: () => false,
   integerIO: false,
+  scheme: freeScheme,
 } as const
 
 const images = uniform([40, 1, 6, 6])

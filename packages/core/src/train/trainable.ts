@@ -3,7 +3,8 @@ import { type Graph, isConstant, type Level, type Node, type QuantParams, usesOf
 import { prune, rewrite } from '../ir/rewrite.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
 import { reshape } from '../ops/broadcasting.ts'
-import { exp } from '../ops/elementwise.ts'
+import { add, exp, mul, round, sub } from '../ops/elementwise.ts'
+import { detach } from '../ops/foreign.ts'
 import { slice } from '../ops/structure.ts'
 import { scores } from '../passes/attackStep.ts'
 import { type QuantPlan, quantizeInto } from '../passes/insertQuantizers.ts'
@@ -34,6 +35,8 @@ export interface TrainableOptions {
   readonly activationBounds?: ScaleBounds
   /** Whether a node's results have a grid that its kernel prescribes. */
   readonly fixedGrid?: (node: Node) => boolean
+  /** Scales stay powers of two: the nearest to what is learned. */
+  readonly powerOfTwo?: boolean
 }
 
 /** A network whose weights, biases and quantizer scales lie in one flat vector. */
@@ -61,6 +64,7 @@ export const floatPlan: QuantPlan = {
   absorbed: new Set(),
   grids: new Map(),
   weights: new Map(),
+  biases: new Map(),
   edges: new Set(),
 }
 
@@ -80,6 +84,7 @@ const rms = (v: ArrayLike<number>): number => {
  * arXiv 1902.08153; stored as logarithms, so that they stay positive and move in proportion). Grids that the standard or the input fix stay.
  */
 export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options: TrainableOptions = {}): Trainable {
+  const powerOfTwo = options.powerOfTwo ?? false
   const parameters: Parameter[] = []
   const initial: number[][] = []
   const ofConstant = new Map<Value, Parameter>()
@@ -147,7 +152,7 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
       if (!v) {
         const p = ofGrid.get(q)
         const shape = q.axis === null ? [] : [q.scale.length]
-        v = p ? b.emit(exp, [values[index.get(p)!]!], {}) : b.constant(tensorOf('float32', shape, q.scale), 'scale')
+        v = p ? scaleFrom(b, values[index.get(p)!]!, powerOfTwo) : b.constant(tensorOf('float32', shape, q.scale), 'scale')
         scales.set(q, v)
       }
       return v
@@ -174,8 +179,16 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
     split,
     forward,
     network: network(),
-    restore: (flat) => restore(graph, plan, flat, ofConstant, ofGrid),
+    restore: (flat) => restore(graph, plan, flat, ofConstant, ofGrid, powerOfTwo ? (v) => 2 ** Math.round(v / Math.LN2) : Math.exp),
   }
+}
+
+/** exp(v), or the nearest power of two, through which gradients pass straight. */
+function scaleFrom(b: Builder, log: Value, powerOfTwo: boolean): Value {
+  if (!powerOfTwo) return b.emit(exp, [log], {})
+  const exponent = b.emit(mul, [log, b.scalar(Math.LOG2E)], {})
+  const missing = b.emit(detach, [b.emit(sub, [b.emit(round, [exponent], {}), exponent], {})], {})
+  return b.emit(exp, [b.emit(mul, [b.emit(add, [exponent, missing], {}), b.scalar(Math.LN2)], {})], {})
 }
 
 /** The part of a network that gives the scores: a closing softmax needs no training. */
@@ -190,6 +203,7 @@ function restore(
   flat: Float32Array,
   ofConstant: ReadonlyMap<Value, Parameter>,
   ofGrid: ReadonlyMap<QuantParams, Parameter>,
+  scaleOf: (log: number) => number,
 ): { graph: Graph<'float'>; plan: QuantPlan } {
   const part = (p: Parameter): Float32Array => flat.slice(p.offset, p.offset + p.size)
   const fresh = new Map<Value, Value>()
@@ -215,14 +229,15 @@ function restore(
     const p = ofGrid.get(q)
     if (!p) return q
     let n = grids.get(q)
-    if (!n) grids.set(q, (n = { ...q, scale: Float32Array.from(part(p), Math.exp) }))
+    if (!n) grids.set(q, (n = { ...q, scale: Float32Array.from(part(p), scaleOf) }))
     return n
   }
   const activations = new Map([...plan.grids].map(([name, q]) => [name, grid(q)]))
+  const makers = new Map(moved.nodes.map((n) => [n.outputs[0]!.name, n]))
   const weights = new Map(
     [...plan.weights].map(([name, q]) => {
       const learned = grid(q)
-      const node = moved.nodes.find((n) => n.outputs[0]!.name === name)
+      const node = makers.get(name)
       const info = node?.op.weights?.(node.attrs)
       const x = node ? activations.get(node.inputs[0]!.name) : undefined
       if (!node || !info || !x) return [name, learned]
@@ -240,7 +255,14 @@ function restore(
       return [name, { ...learned, scale: learned.axis === null ? Float32Array.of(Math.max(...fitted)) : fitted }]
     }),
   )
-  return { graph: moved, plan: { ...plan, grids: activations, weights } }
+  // An accumulator that became coarser than a bias's grid takes the grid along.
+  const biases = new Map(
+    [...plan.biases].map(([name, q]) => {
+      const x = activations.get(makers.get(name)!.inputs[0]!.name)!
+      return [name, { ...q, scale: Float32Array.of(Math.max(q.scale[0]!, x.scale[0]! * weights.get(name)!.scale[0]!)) }]
+    }),
+  )
+  return { graph: moved, plan: { ...plan, grids: activations, weights, biases } }
 }
 
 const numbersAlong = (node: Node, info: { weight: number; axis: number }): number => node.inputs[info.weight]!.data!.shape[info.axis]!

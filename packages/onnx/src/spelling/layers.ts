@@ -58,7 +58,7 @@ const convTransposeRead: Read = (r) => {
 
 /** A [rows × cols] constant transposed in place of a node. */
 function transposed(r: NodeReader, w: Value): Value {
-  return r.emit(core.transpose, [w], { perm: [1, 0] })
+  return core.transposeValue(r.b, w, [1, 0], () => r.emit(core.transpose, [w], { perm: [1, 0] }))
 }
 
 const gemmRead: Read = (r) => {

@@ -1,5 +1,5 @@
 import * as core from '@dqc/core'
-import { type DType, isConstant, numbersOf, type Op, stridesOf, type Tensor, tensorOf, type Value } from '@dqc/core'
+import { type DType, isConstant, numbersOf, type Op, type QuantParams, stridesOf, type Tensor, tensorOf, type Value } from '@dqc/core'
 import { Foreign, type NodeReader, type Read } from './spelling.ts'
 
 /** How a container's integers stand for real numbers: real = scale·(q − zero). */
@@ -17,6 +17,9 @@ const limits: Partial<Record<DType, readonly [number, number]>> = {
   uint16: [0, 65535],
   int16: [-32768, 32767],
 }
+
+/** Ends of an integer type; none for those of accumulators. */
+const containerEnds = (d: DType): { lowest: number; highest: number } => ({ lowest: limits[d]?.[0] ?? 0, highest: limits[d]?.[1] ?? 0 })
 
 /** The grid that scale and zero-point inputs i and i + 1 describe. A missing zero point is an uint8 zero. */
 function gridAt(r: NodeReader, i: number, axis: number | null = null): ContainerGrid {
@@ -41,10 +44,16 @@ function dequantizeConstant(t: Tensor, g: ContainerGrid): Tensor {
   )
 }
 
+/** A constant's grid, which travels with its real numbers; null where zero points differ or the integers are accumulators. */
+const constantGrid = (g: ContainerGrid): QuantParams | null =>
+  new Set(g.zero).size === 1 && g.highest > g.lowest
+    ? { scale: Float32Array.from(g.scale), axis: g.axis, lo: g.lowest - g.zero[0]!, hi: g.highest - g.zero[0]! }
+    : null
+
 /** The real numbers of an integer operand. */
 function realOf(r: NodeReader, i: number, g: ContainerGrid): Value {
   const v = r.input(i)
-  if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name)
+  if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name, constantGrid(g))
   if (core.isFloat(v.dtype)) return v
   // An integer input of the network itself.
   const float = r.emit(core.cast, [v], { to: 'float32' })
@@ -110,8 +119,8 @@ export const read: Record<string, Read> = {
     const scale = r.constant(1)
     if (!scale) throw new Foreign('no scale')
     const zero = r.constant(2) ?? [0]
-    const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, lowest: 0, highest: 0 }
-    if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name)
+    const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, ...containerEnds(v.dtype) }
+    if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name, constantGrid(g))
     return r.emit(core.identity, [realOf(r, 0, g)], {})
   },
   Clip: (r) => {

@@ -214,7 +214,8 @@ export const read: Record<string, Read> = {
   Unsqueeze: unsqueezeRead,
   Transpose: (r) => {
     const n = shapeOf(r.input(0)).length
-    return r.emit(core.transpose, [r.input(0)], { perm: r.ints('perm') ?? Array.from({ length: n }, (_, i) => n - 1 - i) })
+    const perm = r.ints('perm') ?? Array.from({ length: n }, (_, i) => n - 1 - i)
+    return core.transposeValue(r.b, r.input(0), perm, () => r.emit(core.transpose, [r.input(0)], { perm }))
   },
   Concat: (r) => {
     const xs = Array.from({ length: r.inputCount }, (_, i) => r.input(i))

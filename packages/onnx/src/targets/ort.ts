@@ -54,7 +54,9 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
         storage: { weights: options.packedWeights ? 4 : 8, activations: 8 },
         channelsLast: null,
         mapping: null,
+        memory: null,
       }
     },
+    examples: null,
   }
 }

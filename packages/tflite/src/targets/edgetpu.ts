@@ -169,6 +169,7 @@ export function edgeTpuTarget(
         storage: { weights: 8, activations: 8 },
         channelsLast,
         mapping: mapEdgeTpu(parseModel(bytes)),
+        memory: null,
       }
     },
   }

@@ -1,8 +1,18 @@
 import * as core from '@dqc/core'
-import { isConstant, type KernelRules, type Node, type Op, type QuantParams, shapeOf } from '@dqc/core'
+import {
+  averageOnGrid,
+  coversImage,
+  fixedLowerings,
+  isConstant,
+  type KernelRules,
+  type Lowering,
+  type Node,
+  type Op,
+  oneScale,
+  type QuantParams,
+  shapeOf,
+} from '@dqc/core'
 import { paddingFor } from '../spelling/padding.ts'
-
-type Lowering = NonNullable<Op['lower']>
 
 /** Grids that the kernels fix (TensorFlow Lite 8-bit quantization specification). */
 const PROBABILITIES: QuantParams = { scale: Float32Array.of(1 / 256), axis: null, lo: 0, hi: 255 }
@@ -11,65 +21,6 @@ const fixed = new Map<Op, QuantParams>([
   [core.sigmoid, PROBABILITIES],
   [core.tanh, { scale: Float32Array.of(1 / 128), axis: null, lo: -128, hi: 127 }],
 ])
-
-const oneScale = (...vs: readonly (core.Value | null | undefined)[]): boolean => vs.every((v) => v?.quant && v.quant.axis === null)
-
-const sum =
-  (sign: 1 | -1): Lowering =>
-  (b, _, [x, y], out) =>
-    oneScale(x, y)
-      ? b.emit(
-          core.fixedAdd,
-          [x!, y!],
-          { scaleX: x!.quant!.scale[0]!, scaleY: y!.quant!.scale[0]!, scaleOut: out.scale[0]!, sign, lo: out.lo, hi: out.hi },
-          { quant: out },
-        )
-      : null
-
-const mean: Lowering = (b, _, [x], out) =>
-  oneScale(x)
-    ? b.emit(core.fixedMean, [x!], { scaleX: x!.quant!.scale[0]!, scaleOut: out.scale[0]!, lo: out.lo, hi: out.hi }, { quant: out })
-    : null
-
-/** Where LiteRT rounds otherwise than ONNX Runtime, or has a kernel that it lacks. */
-const own = new Map<Op, Lowering>([
-  [core.add, sum(1)],
-  [core.sub, sum(-1)],
-  [
-    core.mul,
-    (b, _, [x, y], out) =>
-      oneScale(x, y)
-        ? b.emit(
-            core.fixedMul,
-            [x!, y!],
-            { multiplier: core.productScale(x!.quant!, y!.quant!, out), lo: out.lo, hi: out.hi },
-            { quant: out },
-          )
-        : null,
-  ],
-  [core.globalAveragePool, mean],
-])
-
-/** A window over the whole unpadded image is a mean, which may have a grid of its own. */
-const coversAll = (node: Node): boolean => {
-  const a = node.attrs as core.AveragePoolAttrs
-  return (
-    a.pads.every((p) => p === 0) &&
-    shapeOf(node.inputs[0])
-      .slice(2)
-      .every((d, i) => d === a.kernel[i])
-  )
-}
-
-/** AVERAGE_POOL_2D stays on its input's grid, and averages the container's integers, so that its zero takes part in the rounding. */
-const averagePool =
-  (zeroOf: (q: QuantParams) => number): Lowering =>
-  (b, node, inputs, out) => {
-    const [x] = inputs
-    if (!oneScale(x)) return null
-    if (x!.quant!.scale[0] !== out.scale[0]) return coversAll(node) ? mean(b, node, inputs, out) : null
-    return b.emit(core.fixedAveragePool, [x!], { ...node.attrs, zero: zeroOf(out), lo: out.lo, hi: out.hi }, { quant: out })
-  }
 
 const softmax: Lowering = (b, node, [x], out) =>
   oneScale(x)
@@ -156,13 +107,13 @@ export interface KernelOptions {
 /** LiteRT's integer kernels: XNNPACK's where it has them, the built-in ones elsewhere. */
 export function kernelRules({ integerIO, perChannelDense, zeroOf }: KernelOptions): KernelRules {
   const table = new Map<Op, Lowering>([
-    ...own,
-    [core.averagePool, averagePool(zeroOf)],
+    ...fixedLowerings,
+    [core.averagePool, averageOnGrid(zeroOf)],
     ...(integerIO ? [[core.softmax, softmax] as const] : []),
   ])
   return {
     lowering: (node) => (!writable(node) ? null : (table.get(node.op) ?? (common.has(node.op) ? node.op.lower : null))),
-    tied: (node) => node.op === core.averagePool && !coversAll(node),
+    tied: (node) => node.op === core.averagePool && !coversImage(node),
     fixedGrid: (node) => fixed.get(node.op) ?? null,
     perChannel: (node) => perChannelDense || node.op !== core.dense,
   }

@@ -49,8 +49,10 @@ export function tfliteTarget(options: TfliteOptions, perChannelDense = true): Ta
         storage: { weights: options.packedWeights ? 4 : 8, activations: container === 'int16' ? 16 : 8 },
         channelsLast,
         mapping: null,
+        memory: null,
       }
     },
+    examples: null,
   }
 }
 

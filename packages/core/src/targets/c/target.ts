@@ -1,0 +1,356 @@
+import { errors } from '../../ir/errors.ts'
+import { type Graph, isConstant, type Node, type QuantParams, type Value } from '../../ir/graph.ts'
+import type { Op } from '../../ir/op.ts'
+import { sizeOf, stridesOf } from '../../ir/tensor.ts'
+import { planMemory } from '../../math/memory.ts'
+import { conv, matmul } from '../../ops/conv.ts'
+import { exponentials, intConv, intSoftmax } from '../../ops/integer.ts'
+import { softmax } from '../../ops/normalize.ts'
+import { averagePool, globalMaxPool, maxPool } from '../../ops/pool.ts'
+import { axisOf, shapeOf } from '../../ops/shapes.ts'
+import { averageOnGrid, coversImage, fixedLowerings, type Lowering, oneScale } from '../fixedPoint.ts'
+import type { Artifact, Target } from '../target.ts'
+import { type FunctionName, functionsFor, type Rounding, takeApart } from './arithmetic.ts'
+import { type CType, isStill, kernelOf, type Place, type Program } from './kernels.ts'
+
+export interface COptions {
+  readonly rounding: Rounding
+  /** Store weights of fewer than eight bits as a stream of their grid bits. */
+  readonly packedWeights: boolean
+  /** Mark inner loops for high-level synthesis. */
+  readonly hls: boolean
+  readonly version: string
+}
+
+/** Probabilities in steps of 1/256. */
+const PROBABILITIES: QuantParams = { scale: Float32Array.of(1 / 256), axis: null, lo: 0, hi: 255 }
+
+const lowerSoftmax: Lowering = (b, node, [x], out) =>
+  oneScale(x)
+    ? b.emit(
+        intSoftmax,
+        [x!],
+        {
+          axis: axisOf(node.attrs.axis, shapeOf(x).length),
+          table: exponentials(x!.quant!),
+          levels: 1 / out.scale[0]!,
+          lo: out.lo,
+          hi: out.hi,
+        },
+        { quant: out },
+      )
+    : null
+
+/** What an int8 container adds to a grid's steps. Halves are rounded away from its zero, so that means agree with LiteRT's. */
+const containerZero = (q: QuantParams): number => (q.lo >= 0 ? -128 : q.lo >= -128 && q.hi <= 127 ? 0 : -128 - q.lo)
+
+const own: ReadonlyMap<Op, Lowering> = new Map<Op, Lowering>([
+  ...fixedLowerings,
+  [averagePool, averageOnGrid(containerZero)],
+  [softmax, lowerSoftmax],
+])
+
+/** Ops whose kernels know images and sequences only. */
+const spatial: ReadonlySet<Op> = new Set<Op>([conv, maxPool, averagePool, globalMaxPool])
+
+/**
+ * Plain C99: one source file and a header, integers only, no heap, nothing but stdint.h. Convolutions and dense layers round as all runtimes
+ * do, sums and means in fixed point.
+ */
+export function cTarget(options: COptions): Target<'integer'> {
+  const lowering = (node: Node): Op['lower'] => {
+    const rank = node.inputs[0]?.shape?.length ?? 0
+    if (spatial.has(node.op) && (rank < 3 || rank > 4)) return null
+    return own.get(node.op) ?? node.op.lower
+  }
+  return {
+    name: 'c',
+    accepts: 'integer',
+    rules: {
+      lowering,
+      tied: (node) => node.op === averagePool && !coversImage(node),
+      fixedGrid: (node) => (node.op === softmax ? PROBABILITIES : null),
+      perChannel: (node) => node.op !== matmul,
+    },
+    prepare: (graph) => graph,
+    legalize: (graph) => graph,
+    inexact: (graph) =>
+      options.rounding === 'shift' && graph.nodes.some(hasShift) ? ['--rounding shift: halves are rounded up, not to the even step'] : [],
+    emit: (graph, stem, metadata) => emit(graph, stem, metadata, options),
+    examples: null,
+  }
+}
+
+/** Whether a node's accumulators are rounded by a shift. */
+const hasShift = (n: Node): boolean =>
+  (n.attrs?.multipliers as readonly number[] | undefined)?.every((m) => takeApart(m).mantissa === 1) === true
+
+const identifier = (name: string): string => name.replace(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=\d)/, '_')
+
+const container = (q: QuantParams): CType => {
+  if (q.lo >= -128 && q.hi <= 127) return 'int8_t'
+  if (q.lo >= 0 && q.hi <= 255) return 'uint8_t'
+  if (q.lo >= -32768 && q.hi <= 32767) return 'int16_t'
+  return 'int32_t'
+}
+const BYTES: Record<string, number> = { int8_t: 1, uint8_t: 1, int16_t: 2, uint16_t: 2, int32_t: 4, uint32_t: 4 }
+
+/** Ranks of which some value is an image: these lie in memory with their channels last. */
+function imageRanks(graph: Graph): ReadonlySet<number> {
+  const ranks = new Set<number>()
+  for (const n of graph.nodes)
+    if (n.op === intConv || n.op === maxPool || n.op.name === 'fixedAveragePool' || n.op.name === 'fixedMean')
+      ranks.add(n.inputs[0]!.shape!.length)
+  return ranks
+}
+
+function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<string, string>>, o: COptions): Artifact {
+  const bad = graph.nodes.filter((n) => kernelOf(n) === null || n.outputs.length !== 1)
+  const floats = [...graph.inputs, ...graph.nodes.flatMap((n) => n.outputs)].filter((v) => !v.quant)
+  if (bad.length || floats.length)
+    throw errors.unsupportedTarget(
+      bad.length
+        ? `C has no integer form of ${bad.map((n) => `${n.op.name === 'foreign' ? n.attrs.type : n.op.name} (${n.name || n.outputs[0]?.name})`).join(', ')}`
+        : `${floats.map((v) => v.name).join(', ')} would stay real`,
+      'c',
+      'every layer needs constant weights and every op an integer kernel; see `dqc inspect`',
+    )
+  const batch = graph.inputs[0]!.shape![0]
+  const ranks = imageRanks(graph)
+  const places = new Map<Value, Place>()
+  const place = (v: Value): Place => {
+    let p = places.get(v)
+    if (!p) {
+      const shape = shapeOf(v).map((d) => (d === batch && typeof d === 'string' ? 1 : d))
+      if (shape.some((d) => typeof d !== 'number'))
+        throw errors.unsupportedTarget(`the shape [${v.shape}] of ${v.name} is not known`, 'c', 'fix it with --shape')
+      if (v === graph.inputs[0] && shape[0] !== 1)
+        throw errors.unsupportedTarget(`a fixed batch of ${shape[0]}`, 'c', 'the function takes one sample: export with a batch of 1')
+      const own = shape as number[]
+      const last = ranks.has(own.length)
+      const order = last ? [0, ...own.slice(2).map((_, i) => i + 2), 1] : own.map((_, i) => i)
+      const inMemory = stridesOf(order.map((d) => own[d]!))
+      const strides = own.map((_, d) => inMemory[order.indexOf(d)]!)
+      places.set(v, (p = { shape: own, strides, type: container(v.quant!), size: sizeOf(own) }))
+    }
+    return p
+  }
+
+  const prefix = identifier(stem)
+  const constants: string[] = []
+  const taken = new Set<string>()
+  let constantBytes = 0
+  let rowSize = 0
+  const functions = new Set<FunctionName>()
+  const unique = (stem: string): string => {
+    let name = identifier(stem)
+    for (let i = 2; taken.has(name); i++) name = `${identifier(stem)}_${i}`
+    taken.add(name)
+    return name
+  }
+  const known = new Map<string, string>()
+  const program: Program = {
+    rounding: o.rounding,
+    packed: o.packedWeights,
+    place,
+    constant(type, values, stem) {
+      const text = lines(values)
+      const key = `${type} ${text}`
+      let name = known.get(key)
+      if (!name) {
+        known.set(key, (name = unique(stem)))
+        constantBytes += values.length * BYTES[type]!
+        constants.push(`static const ${type} ${name}[${values.length}] = {\n${text}\n};`)
+      }
+      return name
+    },
+    use: (f) => functions.add(f),
+    row(size) {
+      rowSize = Math.max(rowSize, size)
+      return 'row_weights'
+    },
+  }
+
+  // Values that stand in the place of others: ops that leave memory as it is.
+  const home = new Map<Value, Value>()
+  const homeOf = (v: Value): Value => home.get(v) ?? v
+  const outputs = new Set(graph.outputs)
+  const steps = graph.nodes.filter((n) => {
+    const [y] = n.outputs
+    if (outputs.has(y!) || !isStill(program, n)) return true
+    home.set(y!, homeOf(n.inputs[0]!))
+    return false
+  })
+  const first = new Map<Value, number>()
+  const last = new Map<Value, number>()
+  steps.forEach((n, i) => {
+    first.set(n.outputs[0]!, i)
+    for (const v of n.inputs) if (v && !isConstant(v)) last.set(homeOf(v), i)
+  })
+  const inside = steps.map((n) => n.outputs[0]!).filter((v) => !outputs.has(v))
+  const memory = planMemory(
+    inside.map((v) => ({ size: aligned(place(v).size * BYTES[place(v).type]!), first: first.get(v)!, last: last.get(v) ?? first.get(v)! })),
+  )
+  const wide = inside.some((v) => BYTES[place(v).type]! > 1)
+  const arena = wide ? 'arena.bytes' : 'arena'
+  const pointer = (v: Value): string => {
+    const h = homeOf(v)
+    if (graph.inputs.includes(h)) return argument(graph.inputs, h, 'input')
+    if (outputs.has(h)) return argument(graph.outputs, h, 'output')
+    const { type } = place(h)
+    const at = memory.offsets[inside.indexOf(h)]!
+    const start = `${arena}${at ? ` + ${at}` : ''}`
+    return type === 'uint8_t' ? start : `(${type} *)(${wide ? 'void *)(' : ''}${start})`
+  }
+
+  const bodies: string[] = []
+  const calls: string[] = []
+  for (const n of steps) {
+    const y = place(n.outputs[0]!)
+    const name = unique(`${n.op.name}_${n.outputs[0]!.name}`)
+    const operands = n.inputs.flatMap((v, k) => (v && !(isConstant(v) && (n.op.name.startsWith('int') || !v.quant)) ? [{ v, k }] : []))
+    const body = kernelOf(n)!(program, n)
+    const parameters = [...operands.map(({ v, k }) => `const ${place(v).type} *x${k}`), `${y.type} *y`]
+    bodies.push(`static void ${name}(${parameters.join(', ')})\n{\n${body}\n}`)
+    const given = operands.map(({ v }) => (isConstant(v) ? program.constant(place(v).type, inMemory(v, place(v)), v.name) : pointer(v)))
+    calls.push(`    ${name}(${[...given, pointer(n.outputs[0]!)].join(', ')});`)
+  }
+
+  const guard = `${prefix.toUpperCase()}_H`
+  const signature = `void ${prefix}_run(${[
+    ...graph.inputs.map((v) => `const ${place(v).type} *${argument(graph.inputs, v, 'input')}`),
+    ...graph.outputs.map((v) => `${place(v).type} *${argument(graph.outputs, v, 'output')}`),
+  ].join(', ')})`
+  const ram = memory.size + rowSize
+  const about = (v: Value, role: string, list: readonly Value[]): string => {
+    const p = place(v)
+    const q = v.quant!
+    const what = `${prefix}_${argument(list, v, role)}`.toUpperCase()
+    const axes = ranks.has(p.shape.length) ? 'channels last' : 'row by row'
+    const order = ranks.has(p.shape.length) ? [...p.shape.slice(2), p.shape[1]] : p.shape.slice(1)
+    return [
+      `/* ${role} "${v.name}": ${order.join(' x ') || '1'}, ${axes}; real value = scale * step, steps ${q.lo} .. ${q.hi} */`,
+      `#define ${what}_SIZE ${p.size}`,
+      `#define ${what}_SCALE ${Number(q.scale[0]!.toPrecision(9))}`,
+    ].join('\n')
+  }
+  const banner = `/* ${graph.name || stem}, written by dqc ${o.version}.\n${Object.entries(metadata)
+    .map(([k, v]) => ` * ${k}: ${v.replaceAll('*/', '* /').replaceAll('/*', '/ *')}`)
+    .join('\n')}\n */`
+  const header = [
+    banner,
+    `#ifndef ${guard}`,
+    `#define ${guard}`,
+    '#include <stdint.h>',
+    '',
+    ...graph.inputs.map((v) => about(v, 'input', graph.inputs)),
+    ...graph.outputs.map((v) => about(v, 'output', graph.outputs)),
+    '',
+    `/* Bytes of static memory, and of constants. */`,
+    `#define ${prefix.toUpperCase()}_RAM ${ram}`,
+    `#define ${prefix.toUpperCase()}_CONSTANTS ${constantBytes}`,
+    '',
+    '#ifdef __cplusplus',
+    'extern "C" {',
+    '#endif',
+    '/* One inference. Not reentrant: intermediate results are static. */',
+    `${signature};`,
+    '#ifdef __cplusplus',
+    '}',
+    '#endif',
+    '#endif',
+    '',
+  ].join('\n')
+  const source = [
+    banner,
+    `#include "${stem}.h"`,
+    '',
+    ...(o.hls
+      ? ['#ifdef __SYNTHESIS__', '#define DQC_PIPELINE _Pragma("HLS pipeline II=1")', '#else', '#define DQC_PIPELINE', '#endif', '']
+      : []),
+    ...constants,
+    '',
+    ...(memory.size
+      ? [
+          wide
+            ? `static union {\n    int32_t align;\n    uint8_t bytes[${memory.size}];\n} arena;`
+            : `static uint8_t arena[${memory.size}];`,
+        ]
+      : []),
+    ...(rowSize ? [`static int8_t row_weights[${rowSize}];`] : []),
+    '',
+    functionsFor(functions),
+    '',
+    ...bodies.map((text) => indent(o.hls ? text : text.replaceAll('DQC_PIPELINE\n', ''))).flatMap((t) => [t, '']),
+    signature,
+    '{',
+    ...calls,
+    '}',
+    '',
+  ].join('\n')
+  const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+  return {
+    files: [
+      { path: `${stem}.c`, bytes: bytes(source) },
+      { path: `${stem}.h`, bytes: bytes(header) },
+    ],
+    storage: { weights: o.packedWeights ? packedBits(graph) : 8, activations: 8 },
+    channelsLast: {
+      inputs: graph.inputs.map((v) => ranks.has(place(v).shape.length)),
+      outputs: graph.outputs.map((v) => ranks.has(place(v).shape.length)),
+    },
+    mapping: null,
+    memory: { ram, constants: constantBytes },
+  }
+}
+
+/** Widest grid of the weights below eight bits, 8 where there is none. */
+const packedBits = (graph: Graph): number => {
+  const bits = graph.nodes.flatMap((n) =>
+    n.inputs.flatMap((v) => (v && isConstant(v) && v.quant && v.dtype === 'int8' ? [Math.ceil(Math.log2(v.quant.hi + 1)) + 1] : [])),
+  )
+  const narrow = bits.filter((b) => b < 8)
+  return narrow.length ? Math.max(...narrow) : 8
+}
+
+const aligned = (n: number): number => 4 * Math.ceil(n / 4)
+
+const argument = (list: readonly Value[], v: Value, role: string): string => (list.length === 1 ? role : `${role}${list.indexOf(v)}`)
+
+/** A constant operand in memory order. */
+function inMemory(v: Value & { data: NonNullable<Value['data']> }, p: Place): Int32Array {
+  const out = new Int32Array(p.size)
+  const from = v.data.data as ArrayLike<number>
+  for (let i = 0; i < p.size; i++) {
+    let rest = i
+    let at = 0
+    for (let d = p.shape.length - 1; d >= 0; d--) {
+      at += (rest % p.shape[d]!) * p.strides[d]!
+      rest = Math.floor(rest / p.shape[d]!)
+    }
+    out[at] = from[i]!
+  }
+  return out
+}
+
+/** Numbers in lines of readable length. */
+function lines(values: ArrayLike<number>): string {
+  const out: string[] = []
+  for (let i = 0; i < values.length; i += 24)
+    out.push(`    ${Array.from({ length: Math.min(24, values.length - i) }, (_, k) => values[i + k]).join(', ')}`)
+  return out.join(',\n')
+}
+
+/** Blocks indented by their braces. */
+function indent(text: string): string {
+  let depth = 0
+  return text
+    .split('\n')
+    .map((line) => {
+      if (line.startsWith('}')) depth--
+      const out = line === '' ? '' : `${'    '.repeat(depth)}${line}`
+      if (line.endsWith('{')) depth++
+      return out
+    })
+    .join('\n')
+}
