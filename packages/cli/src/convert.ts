@@ -405,7 +405,7 @@ async function toIntegers(job: Job): Promise<Report> {
   const after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
   await model.release()
 
-  const examples = target.examples ? await exampleFiles(job, target.examples, network.integer) : []
+  const examples = target.examples ? await exampleFiles(job, stem, target.examples, network.integer) : []
   progress('count the levels in use')
   const uses = await activationUse(job.runtimes.engine, network.qdq, levelSamples(job))
   const warning = degenerateNote(uses)
@@ -447,12 +447,13 @@ async function toIntegers(job: Job): Promise<Report> {
 /** What the network makes of the first evaluation sample, for tools whose flows check themselves with it. */
 async function exampleFiles(
   job: Job,
+  stem: string,
   files: NonNullable<Job['choice']['target']['examples']>,
   integer: Graph<'integer'>,
 ): Promise<readonly ArtifactFile[]> {
   const { feed } = job.setting
   const x = preprocess(await feed.pixels(0, 1), feed.preprocessing)
-  return files(x, evaluate(integer, [x])[0]!)
+  return files(stem, x, evaluate(integer, [x])[0]!)
 }
 
 /** Samples on which the use of levels is counted. */

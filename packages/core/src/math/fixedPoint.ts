@@ -20,6 +20,9 @@ export const requantScale = (sx: number, sw: number, sy: number): number =>
 export const requantize = (acc: number, scale: number, lo: number, hi: number): number =>
   saturate(roundHalfEven(Math.fround(Math.fround(acc) * scale)), lo, hi)
 
+/** Accumulator → output steps where the multiplier is a power of two: half added, then shifted, so that halves go up. */
+export const requantizeUp = (acc: number, scale: number, lo: number, hi: number): number => saturate(Math.floor(acc * scale + 0.5), lo, hi)
+
 /** Real value → grid steps: saturate(RNE(fp32(x / s))), as QuantizeLinear and LiteRT's QUANTIZE do. */
 export const quantizeValue = (x: number, scale: number, lo: number, hi: number): number =>
   saturate(roundHalfEven(saturate(Math.fround(x / scale), -2147483648, 2147483647)), lo, hi)

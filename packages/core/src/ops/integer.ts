@@ -3,7 +3,7 @@ import { errors } from '../ir/errors.ts'
 import type { Level, QuantParams, TensorType, Value } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { numbersOf, sizeOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
-import { quantizeValue, requantize, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
+import { quantizeValue, requantize, requantizeUp, requantScale, roundHalfEven, saturate } from '../math/fixedPoint.ts'
 import { type ConvAttrs, convolve, type Window, windowSize } from './convolve.ts'
 import { broadcast, broadcastStrides, shapeOf, typed, walk } from './shapes.ts'
 
@@ -110,8 +110,16 @@ export function checkAccumulator(w: Value, channels: number, bias: Value | null,
     )
 }
 
+/** How a layer's accumulators become output steps. */
+export interface Requantization extends Saturation {
+  /** One per output channel, or one for all. */
+  readonly multipliers: readonly number[]
+  /** Halves are rounded up, where all multipliers are powers of two: what an adder and a shifter do. Else to the even step. */
+  readonly halvesUp?: boolean
+}
+
 /** y = saturate(RNE(fp32(acc)·m_o)), acc = b_o + Σ w·x in 32 bits */
-export const intConv: Op<ConvAttrs & Saturation & { multipliers: readonly number[] }> = {
+export const intConv: Op<ConvAttrs & Requantization> = {
   ...integerOnly,
   name: 'intConv',
   spec: 'ONNX QLinearConv-10 as ONNX Runtime computes it; TFLite CONV_2D (XNNPACK)',
@@ -128,24 +136,19 @@ export const intConv: Op<ConvAttrs & Saturation & { multipliers: readonly number
 }
 
 /** Adds the bias and requantizes accumulators laid out [outer, channels, inner]. */
-function rescale(
-  acc: Float64Array,
-  channels: number,
-  inner: number,
-  b: Tensor | null | undefined,
-  a: Saturation & { multipliers: readonly number[] },
-): Int32Array {
+function rescale(acc: Float64Array, channels: number, inner: number, b: Tensor | null | undefined, a: Requantization): Int32Array {
+  const round = a.halvesUp ? requantizeUp : requantize
   const bias = b ? numbersOf(b) : null
   const y = new Int32Array(acc.length)
   for (let i = 0; i < acc.length; i++) {
     const c = Math.floor(i / inner) % channels
-    y[i] = requantize(acc[i]! + (bias?.[c] ?? 0), a.multipliers.length === 1 ? a.multipliers[0]! : a.multipliers[c]!, a.lo, a.hi)
+    y[i] = round(acc[i]! + (bias?.[c] ?? 0), a.multipliers.length === 1 ? a.multipliers[0]! : a.multipliers[c]!, a.lo, a.hi)
   }
   return y
 }
 
 /** y = saturate(RNE(fp32(acc)·m_o)), acc = b_o + Σ_k x[…, k]·w[o, k] */
-export const intDense: Op<Saturation & { multipliers: readonly number[] }> = {
+export const intDense: Op<Requantization> = {
   ...integerOnly,
   name: 'intDense',
   spec: 'com.microsoft QGemm-1; TFLite FULLY_CONNECTED',

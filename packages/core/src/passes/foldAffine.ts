@@ -55,13 +55,18 @@ function affineOf(node: Node, inputs: readonly (Value | null)[], axis: number): 
 
 const at = (v: Float64Array, i: number): number => v[v.length === 1 ? 0 : i]!
 
+/** Scales below this are lost in single precision, and channels of such weights with them. */
+const SMALLEST = 2 ** -100
+
 /** The grid of weights whose slices along `axis` were multiplied: scales take the factor, a negative one turns the grid round. Null where a factor is 0. */
 function scaledGrid(q: QuantParams, axis: number, channels: number, factor: Float64Array): QuantParams | null {
   if (factor.some((f) => f === 0) || (q.axis !== null && q.axis !== axis)) return null
   const reach = Math.max(-q.lo, q.hi)
   const turned = factor.some((f) => f < 0)
   return {
-    scale: Float32Array.from({ length: channels }, (_, i) => q.scale[q.axis === null ? 0 : i]! * Math.abs(at(factor, i))),
+    scale: Float32Array.from({ length: channels }, (_, i) =>
+      Math.max(SMALLEST, q.scale[q.axis === null ? 0 : i]! * Math.abs(at(factor, i))),
+    ),
     axis,
     ...(turned ? { lo: -reach, hi: reach } : { lo: q.lo, hi: q.hi }),
   }

@@ -1,7 +1,8 @@
 import { type Graph, isConstant, type Node, usesOf, type Value } from '../ir/graph.ts'
 import { rewrite } from '../ir/rewrite.ts'
-import { tensorOf } from '../ir/tensor.ts'
+import { numbersOf, tensorOf } from '../ir/tensor.ts'
 import { type FakeQuantAttrs, fakeQuant, gridOf } from '../ops/fakeQuant.ts'
+import { fitScales } from '../quant/weights.ts'
 import { absorbs } from './insertQuantizers.ts'
 import type { Pass } from './pass.ts'
 
@@ -17,7 +18,7 @@ export const settleQuantizers: Pass<'qdq'> = {
     // A quantizer may have to pass several ops, one at a time.
     for (;;) {
       const next = hoist(g)
-      if (next === g) return g
+      if (next === g) return fitWeights(g)
       g = next
     }
   },
@@ -36,6 +37,36 @@ const exposeWeights = (graph: Graph<'qdq'>): Graph<'qdq'> =>
       return b.emit(fakeQuant, [b.constant(v.data, v.name), s], { ...q, fused: false }, { outputs: [`${v.name}.q`] })
     })
     return b.add(node.op, next, node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name) })
+  })
+
+/** The scale of the grid that a value lies on; null where it lies on none. */
+function scaleOf(producer: (v: Value) => Node | null, v: Value): { step: number; reach: number } | null {
+  const maker = producer(v)
+  if (maker?.op === fakeQuant && maker.attrs.axis === null && isConstant(maker.inputs[1]))
+    return { step: numbersOf(maker.inputs[1].data)[0]!, reach: Math.max(-maker.attrs.lo, maker.attrs.hi) }
+  return maker?.op.quant === 'shared' && maker.inputs[0] ? scaleOf(producer, maker.inputs[0]) : null
+}
+
+/**
+ * Where folding left a channel's steps so small that its bias does not fit the accumulator, the channel gets larger ones: what its weights
+ * lose is below what the bias alone decides.
+ */
+const fitWeights = (graph: Graph<'qdq'>): Graph<'qdq'> =>
+  rewrite(graph, (b, node, inputs) => {
+    const info = node.op.weights?.(node.attrs)
+    const w = info ? inputs[info.weight] : null
+    const quantizer = w ? b.producer(w) : null
+    const bias = info && info.bias !== null ? inputs[info.bias] : null
+    const x = info && inputs[0] ? scaleOf((v) => b.producer(v), inputs[0]) : null
+    if (!info || !x || quantizer?.op !== fakeQuant || !isConstant(bias)) return null
+    const [t, scale] = quantizer.inputs as [Value, Value]
+    const attrs = quantizer.attrs as FakeQuantAttrs
+    if (!isConstant(t) || !isConstant(scale) || attrs.axis !== info.axis) return null
+    const own = Float32Array.from(numbersOf(scale.data) as Float32Array)
+    const fitted = fitScales(own, t.data, info.axis, numbersOf(bias.data), x.step, x.reach, attrs.hi)
+    if (fitted.every((s, i) => s === own[i])) return null
+    const coarser = b.emit(fakeQuant, [t, b.constant(tensorOf('float32', [fitted.length], fitted), scale.name)], attrs)
+    return b.add(node.op, inputs.with(info.weight, coarser), node.attrs, { name: node.name, outputs: node.outputs.map((v) => v.name) })
   })
 
 /** Moves each quantizer before the op that feeds it where that op only moves numbers, or clamps them no further than the grid does. */

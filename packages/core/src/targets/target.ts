@@ -56,5 +56,5 @@ export interface Target<L extends Level = Level> {
   inexact(graph: Graph<'integer'>): readonly string[]
   emit(graph: Graph<L>, stem: string, metadata: Metadata): Artifact
   /** Files that show a tool's flow what the network makes of one sample; null for targets whose tools ask for none. */
-  readonly examples: ((input: Tensor, output: Tensor) => readonly ArtifactFile[]) | null
+  readonly examples: ((stem: string, input: Tensor, output: Tensor) => readonly ArtifactFile[]) | null
 }

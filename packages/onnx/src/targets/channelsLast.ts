@@ -1,15 +1,20 @@
-import type { ChannelsLast } from '@dqc/core'
+import { type ChannelsLast, transpose } from '@dqc/core'
 import type { ModelProto, NodeProto, ValueInfoProto } from '../proto/messages.ts'
+import { readTensor, writeTensor } from '../proto/tensors.ts'
 import { int, ints } from '../spelling/spelling.ts'
 
-/** Ops that have a form for images with their channels last. */
-const WINDOWS = new Set(['Conv', 'MaxPool', 'AveragePool'])
+/** Ops that have a form for images with their channels last, and their attributes in ONNX's first operator set, which version 1 of the domain means. */
+const WINDOWS: ReadonlyMap<string, ReadonlySet<string>> = new Map([
+  ['Conv', new Set(['kernel_shape', 'strides', 'pads', 'dilations', 'group'])],
+  ['MaxPool', new Set(['kernel_shape', 'strides', 'pads'])],
+  ['AveragePool', new Set(['kernel_shape', 'strides', 'pads'])],
+])
 const TO_SECOND = [0, 3, 1, 2]
 const TO_LAST = [0, 2, 3, 1]
 
 /**
  * A model whose images have their channels second, rewritten so that they come last: inputs, outputs and everything between change their
- * order, convolutions and pools move to `domain`, and where numbers are counted through (Reshape) a Transpose restores the old order.
+ * order, convolutions (their weights with them) and pools move to `domain`, and where numbers are counted through (Reshape) a Transpose restores the old order.
  */
 export function toChannelsLast(model: ModelProto, domain: string): { model: ModelProto; channelsLast: ChannelsLast } {
   const graph = model.graph!
@@ -21,6 +26,20 @@ export function toChannelsLast(model: ModelProto, domain: string): { model: Mode
   }
   const images = new Set((graph.input ?? []).filter(isImage).map((v) => v.name))
   const nodes: NodeProto[] = []
+  const initializers = new Map((graph.initializer ?? []).map((t) => [t.name!, t]))
+  const makers = new Map((graph.node ?? []).map((n) => [n.output![0]!, n]))
+  // Weights may stand behind a quantizer.
+  const turnWeights = (name: string): void => {
+    if (images.has(name)) return
+    images.add(name)
+    const maker = makers.get(name)
+    if (maker) {
+      turnWeights(maker.input![0]!)
+      return
+    }
+    const t = readTensor(initializers.get(name)!, () => new Uint8Array(), name)!
+    initializers.set(name, writeTensor(name, transpose.eval([t], { perm: TO_LAST })[0]!))
+  }
   for (const n of graph.node ?? []) {
     const x = n.input?.find((i) => images.has(i))
     if (x === undefined) {
@@ -41,7 +60,8 @@ export function toChannelsLast(model: ModelProto, domain: string): { model: Mode
       continue
     }
     for (const o of n.output ?? []) images.add(o)
-    if (WINDOWS.has(n.opType!)) nodes.push({ ...n, domain })
+    if (n.opType === 'Conv') turnWeights(n.input![1]!)
+    if (WINDOWS.has(n.opType!)) nodes.push({ ...n, domain, attribute: n.attribute!.filter((a) => WINDOWS.get(n.opType!)!.has(a.name!)) })
     else if (n.opType === 'GlobalAveragePool')
       nodes.push({ ...n, opType: 'ReduceMean', attribute: [ints('axes', [1, 2]), int('keepdims', 1)] })
     else if (n.opType === 'Concat') nodes.push({ ...n, attribute: [int('axis', 3)] })
@@ -55,8 +75,10 @@ export function toChannelsLast(model: ModelProto, domain: string): { model: Mode
       graph: {
         ...graph,
         node: nodes,
+        initializer: [...initializers.values()],
         input: (graph.input ?? []).map(turned),
         output: outputs.map((v) => (images.has(v.name) ? turned(v) : v)),
+        valueInfo: (graph.valueInfo ?? []).map((v) => (images.has(v.name) ? turned(v) : v)),
       },
     },
     channelsLast: {

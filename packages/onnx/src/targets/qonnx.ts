@@ -14,14 +14,13 @@ import {
   rewrite,
   shapeOf,
   type Target,
-  type Tensor,
   tensorOf,
   transposeValue,
   type Value,
 } from '@dqc/core'
 import { AttributeType, encodeModel, type FunctionProto, type ModelProto, type NodeProto, toNumber } from '../proto/messages.ts'
 import { parseModel } from '../read/read.ts'
-import { int, ints, string, tensor, type Write } from '../spelling/spelling.ts'
+import { int, ints, string, tensor, trimmed, type Write } from '../spelling/spelling.ts'
 import { graphToModel } from '../write/write.ts'
 import { toChannelsLast } from './channelsLast.ts'
 import { writeNpy } from './npy.ts'
@@ -62,9 +61,14 @@ const refusals: Readonly<Record<Flavor, (node: Node) => string | null>> = {
     return null
   },
   hls4ml: (n) => {
-    if (n.op === core.conv && ![3, 4].includes(shapeOf(n.inputs[0]).length)) return 'hls4ml has convolutions of one and two dimensions'
+    if (n.op === core.conv && shapeOf(n.inputs[0]).length !== 4) return 'only two-dimensional convolutions have a channels-last form here'
     if (n.op === core.conv && n.attrs.group > 1 && n.attrs.group !== shapeOf(n.inputs[0])[1])
       return 'hls4ml has depthwise but no grouped convolutions'
+    if (
+      (n.op === core.maxPool || n.op === core.averagePool) &&
+      (n.attrs.ceil || n.attrs.countIncludePad || n.attrs.dilations.some((d: number) => d !== 1))
+    )
+      return 'its pools have no dilations, no ceil mode and count no padding'
     return null
   },
 }
@@ -97,16 +101,23 @@ export function qonnxTarget({ flavor, version }: QonnxOptions): Target<'qdq'> {
       const plain = graphToModel(
         { ...shaped, origin: null },
         {
-          rules: new Map<Op, Write>([[core.fakeQuant, quantWrite(flavor, (name, type) => annotations.push(annotation(name, type)))]]),
+          rules: new Map<Op, Write>([
+            [core.conv, convWrite],
+            [core.fakeQuant, quantWrite(flavor, (name, type) => annotations.push(annotation(name, type)))],
+          ]),
           metadata,
           domains: { [GENERAL]: 1 },
+          valueInfo: true,
           producer: { name: 'dqc', version },
         },
       )
       const last = flavor === 'hls4ml' ? toChannelsLast(plain, CHANNELS_LAST) : { model: plain, channelsLast: null }
       const model: ModelProto = { ...last.model, graph: { ...last.model.graph!, quantizationAnnotation: annotations } }
       return {
-        files: [{ path: `${stem}.onnx`, bytes: encodeModel(model) }, ...companions(flavor, stem, shaped)],
+        files: [
+          { path: flavor === 'finn' ? `${stem}/model.onnx` : `${stem}.onnx`, bytes: encodeModel(model) },
+          ...companions(flavor, stem, shaped),
+        ],
         storage: { weights: 32, activations: 32 },
         channelsLast: last.channelsLast,
         mapping: null,
@@ -115,9 +126,9 @@ export function qonnxTarget({ flavor, version }: QonnxOptions): Target<'qdq'> {
     },
     examples:
       flavor === 'finn'
-        ? (input, output) => [
-            { path: 'input.npy', bytes: writeNpy(input) },
-            { path: 'expected_output.npy', bytes: writeNpy(output) },
+        ? (stem, input, output) => [
+            { path: `${stem}/input.npy`, bytes: writeNpy(input) },
+            { path: `${stem}/expected_output.npy`, bytes: writeNpy(output) },
           ]
         : null,
   }
@@ -192,6 +203,18 @@ function withBatch(graph: Graph<'qdq'>, batch: core.Dim | undefined): Graph<'qdq
   )
 }
 
+/** Tools read the window's size from the attribute, and not from the weights. */
+const convWrite: Write = (w, node, ins, outs) => {
+  const a = node.attrs as core.ConvAttrs
+  w.node('Conv', trimmed(ins), outs, [
+    ints('kernel_shape', shapeOf(node.inputs[1]).slice(2) as number[]),
+    ints('strides', a.strides),
+    ints('pads', a.pads),
+    ints('dilations', a.dilations),
+    int('group', a.group),
+  ])
+}
+
 const quantWrite =
   (flavor: Flavor, annotate: (tensor: string, type: string) => void): Write =>
   (w, node, [x, s], outs) => {
@@ -230,8 +253,8 @@ function companions(flavor: Flavor, stem: string, graph: Graph<'qdq'>): Artifact
   })
   if (flavor === 'finn')
     return [
-      json('dataflow_build_config.json', {
-        output_dir: `output_${stem}`,
+      json(`${stem}/dataflow_build_config.json`, {
+        output_dir: 'output',
         synth_clk_period_ns: 10.0,
         target_fps: 1000,
         board: 'Pynq-Z1',
@@ -340,9 +363,11 @@ const lastFunction = (type: string, attributes: readonly string[], inputs: reado
   opsetImport: [{ domain: '', version: opset }],
   node: [
     node('Transpose', ['x'], 'second', [ints('perm', [0, 3, 1, 2])]),
+    // Weights have their input channels last too.
+    ...(type === 'Conv' ? [node('Transpose', ['w'], 'weights', [ints('perm', [0, 3, 1, 2])])] : []),
     node(
       type,
-      ['second', ...inputs],
+      ['second', ...inputs.map((i) => (i === 'w' ? 'weights' : i))],
       'made',
       attributes.map((name) => ({ name, refAttrName: name, type: name === 'group' ? AttributeType.INT : AttributeType.INTS })),
     ),
@@ -379,5 +404,3 @@ export function withQuantFunctions(bytes: Uint8Array): Uint8Array | null {
     functions: [...(model.functions ?? []), ...all.filter((f) => wanted.has(`${f.domain}:${f.name}`))],
   })
 }
-
-export type { Tensor }

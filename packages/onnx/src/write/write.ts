@@ -40,6 +40,8 @@ export interface WriteOptions {
   readonly domains?: Readonly<Record<string, number>>
   /** Element type of a graph input or output, where the IR's differs from the file's. */
   readonly dtypeOf?: (v: Value) => DType
+  /** Write the shape of every value between the nodes, for tools that infer none. */
+  readonly valueInfo?: boolean
   readonly producer?: { readonly name: string; readonly version: string }
 }
 
@@ -89,6 +91,14 @@ function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOption
     initializer: initializers,
     input: graph.inputs.map((v) => valueInfo(out.name(v), v, dtypeOf(v))),
     output: graph.outputs.map((v, i) => valueInfo(graph.outputNames[i]!, v, dtypeOf(v))),
+    ...(options.valueInfo
+      ? {
+          valueInfo: graph.nodes
+            .flatMap((n) => n.outputs)
+            .filter((v) => !graph.outputs.includes(v))
+            .map((v) => valueInfo(out.name(v), v, dtypeOf(v))),
+        }
+      : {}),
   }
   return {
     irVersion: Math.max(irFor(opset), 8),

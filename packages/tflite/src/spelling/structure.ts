@@ -7,6 +7,7 @@ import {
   type Laid,
   type Layout,
   type OperatorReader,
+  type OperatorWriter,
   PERM_TO_CORE,
   PERM_TO_FILE,
   type Read,
@@ -368,13 +369,27 @@ const resizeWrite: Write = (w, node) => {
   )
 }
 
+/** The channels of an image in the order in which TFLite lays out blocks: depth last, where ONNX's mode CRD has it first. */
+function depthFirst(w: OperatorWriter, x: Value, block: number): number {
+  const [n, c, h, wd] = shapeOf(x) as [Dim, number, Dim, Dim]
+  const depth = c / block ** 2
+  const order = Int32Array.from({ length: c }, (_, i) => (i % depth) * block ** 2 + Math.floor(i / depth))
+  const out = w.temp([n, h, wd, c], x.quant)
+  w.add('GATHER', {
+    inputs: [w.tensor(x, 'file'), w.constant(tensorOf('int32', [c], order), 'channels')],
+    outputs: [out],
+    options: ['GatherOptions', { axis: 3 }],
+    version: x.quant ? 2 : 1,
+  })
+  return out
+}
+
 const blocks =
   (type: 'DEPTH_TO_SPACE' | 'SPACE_TO_DEPTH', options: 'DepthToSpaceOptions' | 'SpaceToDepthOptions'): Write =>
   (w, node) => {
-    if (node.attrs.mode === 'CRD') throw errors.unsupportedTarget('a depth-to-space of mode CRD')
     const x = node.inputs[0]!
     w.add(type, {
-      inputs: [w.tensor(x, 'file')],
+      inputs: [node.attrs.mode === 'CRD' ? depthFirst(w, x, node.attrs.block) : w.tensor(x, 'file')],
       outputs: [w.result(node.outputs[0]!, 'file')],
       options: [options, { blockSize: node.attrs.block }],
       version: x.quant ? 2 : 1,

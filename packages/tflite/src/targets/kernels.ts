@@ -81,8 +81,6 @@ function writable(node: Node): boolean {
       return node.attrs.mode === 'constant' && (node.attrs.pads as number[]).every((p) => p >= 0)
     case core.gather:
       return isConstant(node.inputs[1])
-    case core.depthToSpace:
-      return node.attrs.mode === 'DCR'
     case core.resize: {
       const a = node.attrs as core.ResizeAttrs
       return (

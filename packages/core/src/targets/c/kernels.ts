@@ -2,11 +2,20 @@ import { isConstant, type Node, type Value } from '../../ir/graph.ts'
 import type { Op } from '../../ir/op.ts'
 import { numbersOf, sizeOf, tensorOf } from '../../ir/tensor.ts'
 import type { ConvAttrs } from '../../ops/convolve.ts'
-import { type AveragePoolAttrs, intConv, intDense, intMatMul, intSoftmax, lookup, type Saturation } from '../../ops/integer.ts'
+import {
+  type AveragePoolAttrs,
+  intConv,
+  intDense,
+  intMatMul,
+  intSoftmax,
+  lookup,
+  type Requantization,
+  type Saturation,
+} from '../../ops/integer.ts'
 import { type MaxPoolAttrs, maxPool } from '../../ops/pool.ts'
 import { axisOf, broadcastStrides } from '../../ops/shapes.ts'
 import { type FixedAdd, fixedAdd, fixedAveragePool, fixedMean, fixedMul, sumMultipliers } from '../../ops/tflite.ts'
-import { type FunctionName, packBits, type Rounding, takeApart } from './arithmetic.ts'
+import { type FunctionName, packBits, takeApart } from './arithmetic.ts'
 
 /** How a value lies in memory: images with their channels last, everything else as it is. */
 export interface Place {
@@ -21,7 +30,6 @@ export type CType = 'int8_t' | 'uint8_t' | 'int16_t' | 'int32_t'
 
 /** What the kernels need of the program around them. */
 export interface Program {
-  readonly rounding: Rounding
   readonly packed: boolean
   place(v: Value): Place
   /** The name of an array of constants. */
@@ -59,7 +67,12 @@ function nest(
 const cast = (type: CType, expression: string): string => (type === 'int32_t' ? expression : `(${type})${expression}`)
 
 /** Accumulator → output steps. Multipliers that are powers of two need a shift alone. */
-function requantizer(p: Program, multipliers: readonly number[], a: Saturation, stem: string): (acc: string, channel: string) => string {
+function requantizer(
+  p: Program,
+  multipliers: readonly number[],
+  a: Saturation & { readonly halvesUp?: boolean },
+  stem: string,
+): (acc: string, channel: string) => string {
   const parts = multipliers.map(takeApart)
   const one = parts.length === 1
   const list = (name: string, type: 'int32_t' | 'int8_t', of: (k: number) => number): ((c: string) => string) => {
@@ -70,7 +83,7 @@ function requantizer(p: Program, multipliers: readonly number[], a: Saturation, 
   }
   const shift = list('shift', 'int8_t', (k) => Math.min(parts[k]!.shift, 100))
   if (parts.every((m) => m.mantissa === 1)) {
-    const f = p.rounding === 'shift' ? 'shiftUp' : 'shiftEven'
+    const f = a.halvesUp ? 'shiftUp' : 'shiftEven'
     p.use(f)
     return (acc, c) => `${f === 'shiftUp' ? 'shift_up' : 'shift_even'}(${acc}, ${shift(c)}, ${a.lo}, ${a.hi})`
   }
@@ -147,7 +160,7 @@ const pointers = (g: Geometry, O: number, inner: string): string =>
 
 const convKernel: Kernel = (p, node) => {
   const [vx, vw, vb] = node.inputs as [Value, Value & { data: NonNullable<Value['data']> }, Value | null]
-  const a = node.attrs as ConvAttrs & Saturation & { multipliers: readonly number[] }
+  const a = node.attrs as ConvAttrs & Requantization
   const [x, y] = [p.place(vx), p.place(node.outputs[0]!)]
   const [O, cg, ...kernel] = vw.data.shape as [number, number, ...number[]]
   const C = x.shape[1]!
@@ -222,7 +235,7 @@ function layerWeights(
 
 const denseKernel: Kernel = (p, node) => {
   const [vx, vw, vb] = node.inputs as [Value, Value & { data: NonNullable<Value['data']> }, Value | null]
-  const a = node.attrs as Saturation & { multipliers: readonly number[] }
+  const a = node.attrs as Requantization
   const [x, y] = [p.place(vx), p.place(node.outputs[0]!)]
   const [O, K] = vw.data.shape as [number, number]
   const requantize = requantizer(p, a.multipliers, a, node.outputs[0]!.name)

@@ -1,6 +1,7 @@
 import { errors } from '../../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, type Value } from '../../ir/graph.ts'
 import type { Op } from '../../ir/op.ts'
+import { rewrite } from '../../ir/rewrite.ts'
 import { sizeOf, stridesOf } from '../../ir/tensor.ts'
 import { planMemory } from '../../math/memory.ts'
 import { conv, matmul } from '../../ops/conv.ts'
@@ -73,17 +74,21 @@ export function cTarget(options: COptions): Target<'integer'> {
       perChannel: (node) => node.op !== matmul,
     },
     prepare: (graph) => graph,
-    legalize: (graph) => graph,
-    inexact: (graph) =>
-      options.rounding === 'shift' && graph.nodes.some(hasShift) ? ['--rounding shift: halves are rounded up, not to the even step'] : [],
+    legalize: (graph) => (options.rounding === 'shift' ? roundUp(graph) : graph),
+    inexact: () => [],
     emit: (graph, stem, metadata) => emit(graph, stem, metadata, options),
     examples: null,
   }
 }
 
-/** Whether a node's accumulators are rounded by a shift. */
-const hasShift = (n: Node): boolean =>
-  (n.attrs?.multipliers as readonly number[] | undefined)?.every((m) => takeApart(m).mantissa === 1) === true
+/** Layers whose multipliers are powers of two, rounded as an adder and a shifter do it. */
+const roundUp = (graph: Graph<'integer'>): Graph<'integer'> =>
+  rewrite(graph, (b, node, inputs) => {
+    const multipliers = node.attrs?.multipliers as readonly number[] | undefined
+    if (!multipliers?.every((m) => takeApart(m).mantissa === 1)) return null
+    const facts = { name: node.name, quant: node.outputs[0]!.quant, outputs: [node.outputs[0]!.name] }
+    return b.add(node.op, inputs, { ...node.attrs, halvesUp: true }, facts)
+  })
 
 const identifier = (name: string): string => name.replace(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=\d)/, '_')
 
@@ -150,7 +155,6 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
   }
   const known = new Map<string, string>()
   const program: Program = {
-    rounding: o.rounding,
     packed: o.packedWeights,
     place,
     constant(type, values, stem) {
