@@ -173,7 +173,7 @@ describe('passes', () => {
 })
 
 describe('quantization', () => {
-  const target = ortTarget({ format: 'qoperator', packedWeights: false, version: '0' })
+  const target = ortTarget({ format: 'qoperator', packedWeights: false, fixedPoint: false, version: '0' })
   const spec = (bits: number, over: Partial<QuantSpec> = {}): QuantSpec => ({
     weightBits: bits,
     actBits: bits,

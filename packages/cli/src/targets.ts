@@ -62,7 +62,7 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
   if (name === 'ort') {
     const form = o.format ?? 'qoperator'
     return {
-      target: ortTarget({ format: form, packedWeights, version: VERSION }),
+      target: ortTarget({ format: form, packedWeights, fixedPoint: (o.keepScales ?? false) && m.format === 'tflite', version: VERSION }),
       format: 'onnx',
       form,
       integerIO: o.io === 'int8',

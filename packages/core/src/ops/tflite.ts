@@ -80,9 +80,11 @@ export const fixedAveragePool: Op<AveragePoolAttrs & Saturation & { zero: number
 }
 
 /** y = saturate(RNE(fp32(Σ x)·fp32(fp32(s_x/s_y)/area))): the mean over all spatial axes, which keep size 1 */
-export const fixedMean = spatialMean('fixedMean', 'TFLite MEAN as XNNPACK computes it', (sx, sy, area) =>
-  Math.fround(Math.fround(sx / sy) / area),
-)
+export const fixedMean = spatialMean('fixedMean', 'TFLite MEAN as XNNPACK computes it', (sx, sy, area) => meanScale(sx, sy, area))
+
+/** Multiplier of {@link fixedMean}: fp32(fp32(s_x/s_y)/area). */
+export const meanScale = (sx: number, sy: number, area: number): number =>
+  Math.fround(Math.fround(Math.fround(sx) / Math.fround(sy)) / area)
 
 /** y = saturate(RNE(softmax(s_x·x)/s_y)) along one axis; runtimes tabulate the exponential, each in its own way */
 export const fixedSoftmax: Op<Saturation & { axis: number; scaleX: number; scaleOut: number }> = {

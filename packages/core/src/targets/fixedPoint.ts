@@ -53,6 +53,9 @@ export const coversImage = (node: Node): boolean => {
   )
 }
 
+/** What an int8 container adds to a grid's steps: unsigned grids start at its lowest integer, symmetric ones are centred, others fit. */
+export const int8Zero = (q: QuantParams): number => (q.lo >= 0 ? -128 : q.lo >= -128 && q.hi <= 127 ? 0 : -128 - q.lo)
+
 /** Windows are averaged on their input's grid; `zeroOf` says what the container adds to its integers, which takes part in the rounding. */
 export const averageOnGrid =
   (zeroOf: (q: QuantParams) => number): Lowering =>

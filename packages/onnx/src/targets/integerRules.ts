@@ -229,6 +229,81 @@ const poolRule =
     )
   }
 
+const single = (w: NodeWriter, v: Value, name: string): string => {
+  const out = w.temp('real')
+  w.node('Cast', [operand(w, v, name)], [out], [int('to', 1)])
+  return steps(w, out, -containerZero(quantOf(v)))
+}
+
+/** x + k */
+function steps(w: NodeWriter, x: string, k: number): string {
+  if (k === 0) return x
+  const out = w.temp('moved')
+  w.node('Add', [x, w.constant(core.scalar(k))], [out])
+  return out
+}
+
+/** Whole numbers in single precision → the container of a grid. */
+function contain(w: NodeWriter, q: QuantParams, value: string, out: string): void {
+  const z = containerZero(q)
+  const inside = w.temp('inside')
+  w.node('Clip', [steps(w, value, z), w.constant(core.scalar(q.lo + z)), w.constant(core.scalar(q.hi + z))], [inside])
+  w.node('Cast', [inside], [out], [int('to', 2)])
+}
+
+const chain = (w: NodeWriter, type: string, inputs: readonly string[], attributes: Parameters<NodeWriter['node']>[3] = []): string => {
+  const out = w.temp(type.toLowerCase())
+  w.node(type, inputs, [out], attributes)
+  return out
+}
+
+/** Round(x·m), as requantization does it. */
+const scaledRound = (w: NodeWriter, x: string, m: number): string => chain(w, 'Round', [chain(w, 'Mul', [x, w.constant(core.scalar(m))])])
+
+/** (m_x·x + m_y·y + half) >> h needs more bits than single precision has. */
+const fixedAddRule: Write = (w, node, [x, y], [out]) => {
+  const [vx, vy] = node.inputs as [Value, Value]
+  const { mx, my, shift } = core.sumMultipliers(node.attrs as core.FixedAdd)
+  const double = (v: number): string => w.constant(core.scalar(v, 'float64'))
+  const term = (v: Value, name: string, m: number): string =>
+    chain(w, 'Mul', [chain(w, 'Cast', [single(w, v, name)], [int('to', 11)]), double(m / 2 ** shift)])
+  const sum = chain(w, 'Add', [chain(w, 'Add', [term(vx, x!, mx), term(vy, y!, my)]), double(0.5)])
+  contain(w, quantOf(node.outputs[0]), chain(w, 'Cast', [chain(w, 'Floor', [sum])], [int('to', 1)]), out!)
+}
+
+const fixedMulRule: Write = (w, node, [x, y], [out]) => {
+  const [vx, vy] = node.inputs as [Value, Value]
+  contain(w, quantOf(node.outputs[0]), scaledRound(w, chain(w, 'Mul', [single(w, vx, x!), single(w, vy, y!)]), node.attrs.multiplier), out!)
+}
+
+const fixedMeanRule: Write = (w, node, [x], [out]) => {
+  const vx = node.inputs[0]!
+  const space = shapeOf(vx).slice(2) as number[]
+  const { scaleX, scaleOut } = node.attrs as { scaleX: number; scaleOut: number }
+  const sum = chain(w, 'ReduceSum', [single(w, vx, x!), w.constant(shapeTensor(space.map((_, i) => i + 2)))], [int('keepdims', 1)])
+  contain(w, quantOf(node.outputs[0]), scaledRound(w, sum, core.meanScale(scaleX, scaleOut, core.sizeOf(space))), out!)
+}
+
+/** Sums of windows by a convolution with ones; then an integer division that rounds half away from zero. */
+const fixedAverageRule: Write = (w, node, [x], [out]) => {
+  const vx = node.inputs[0]!
+  const a = node.attrs as core.AveragePoolAttrs & { zero: number }
+  const [, C, ...space] = shapeOf(vx) as number[]
+  const to = shapeOf(node.outputs[0]!).slice(2) as number[]
+  const ones = w.constant(tensorOf('float32', [C!, 1, ...a.kernel], new Float32Array(C! * core.sizeOf(a.kernel)).fill(1)), 'ones')
+  const sums = chain(
+    w,
+    'Conv',
+    [steps(w, single(w, vx, x!), a.zero), ones],
+    [...windowAttrs(a), ints('dilations', a.dilations), int('group', C!)],
+  )
+  const counts = core.windowCounts(space, to, a)
+  const map = (f: (n: number) => number): string => w.constant(tensorOf('float32', [1, 1, ...to], Float32Array.from(counts, f)), 'counts')
+  const away = chain(w, 'Add', [chain(w, 'Abs', [sums]), map((n) => Math.floor(n / 2))])
+  const whole = chain(w, 'Floor', [chain(w, 'Div', [away, map((n) => n)])])
+  contain(w, quantOf(node.outputs[0]), steps(w, chain(w, 'Mul', [whole, chain(w, 'Sign', [sums])]), -a.zero), out!)
+}
+
 /** A table over the container's 256 values, indexed by the input itself. */
 const lookupRule: Write = (w, node, [x], [out]) => {
   const { lo, table } = node.attrs as { lo: number; table: readonly number[] }
@@ -288,6 +363,10 @@ export function integerRules(rules: Rules): ReadonlyMap<Op, Write> {
     ],
     [core.intGlobalAveragePool, poolRule(rules, 'QLinearGlobalAveragePool', 'GlobalAveragePool', () => [])],
     [core.lookup, lookupRule],
+    [core.fixedAdd, fixedAddRule],
+    [core.fixedMul, fixedMulRule],
+    [core.fixedMean, fixedMeanRule],
+    [core.fixedAveragePool, fixedAverageRule],
     [
       core.concat,
       (w, node, ins, outs) =>

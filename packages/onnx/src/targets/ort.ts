@@ -7,11 +7,16 @@ export interface OrtOptions {
   readonly format: Format
   /** Store weights of at most four bits as packed INT4 (operator set 21); kernels still get int8. */
   readonly packedWeights: boolean
+  /** Sums, products and means round as LiteRT's kernels do, for networks whose integers come from there: exact, and slower than kernels of the runtime's own. */
+  readonly fixedPoint: boolean
   readonly version: string
 }
 
 /** Ops with an integer form in dqc that ONNX Runtime's CPU provider has no kernel for. */
 const lacking: ReadonlySet<core.Op> = new Set<core.Op>([core.sub])
+
+/** LiteRT's arithmetic, in the containers that it computes in. */
+const fixed: ReadonlyMap<core.Op, core.Lowering> = new Map([...core.fixedLowerings, [core.averagePool, core.averageOnGrid(core.int8Zero)]])
 
 /** Whether ONNX Runtime has an integer kernel for a node. */
 function supports(node: Node): boolean {
@@ -33,8 +38,8 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
     name: 'ort',
     accepts: 'integer',
     rules: {
-      lowering: (node) => (supports(node) ? node.op.lower : null),
-      tied: () => false,
+      lowering: (node) => (supports(node) ? (options.fixedPoint && fixed.get(node.op)) || node.op.lower : null),
+      tied: (node) => options.fixedPoint && node.op === core.averagePool && !core.coversImage(node),
       fixedGrid: () => null,
       perChannel: () => true,
     },

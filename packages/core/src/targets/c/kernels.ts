@@ -14,7 +14,7 @@ import {
 } from '../../ops/integer.ts'
 import { type MaxPoolAttrs, maxPool } from '../../ops/pool.ts'
 import { axisOf, broadcastStrides } from '../../ops/shapes.ts'
-import { type FixedAdd, fixedAdd, fixedAveragePool, fixedMean, fixedMul, sumMultipliers } from '../../ops/tflite.ts'
+import { type FixedAdd, fixedAdd, fixedAveragePool, fixedMean, fixedMul, meanScale, sumMultipliers } from '../../ops/tflite.ts'
 import { type FunctionName, packBits, takeApart } from './arithmetic.ts'
 
 /** How a value lies in memory: images with their channels last, everything else as it is. */
@@ -385,8 +385,7 @@ const meanKernel: Kernel = (p, node) => {
   const [x, y] = [p.place(node.inputs[0]!), p.place(node.outputs[0]!)]
   const area = sizeOf(x.shape.slice(2))
   const C = x.shape[1]!
-  const m = Math.fround(Math.fround(Math.fround(a.scaleX) / Math.fround(a.scaleOut)) / area)
-  const requantize = requantizer(p, [m], a, node.outputs[0]!.name)
+  const requantize = requantizer(p, [meanScale(a.scaleX, a.scaleOut, area)], a, node.outputs[0]!.name)
   return [
     'int32_t o, i;',
     `for (o = 0; o < ${C}; o++) {`,

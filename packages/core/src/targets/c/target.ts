@@ -9,7 +9,7 @@ import { exponentials, intConv, intSoftmax } from '../../ops/integer.ts'
 import { softmax } from '../../ops/normalize.ts'
 import { averagePool, globalMaxPool, maxPool } from '../../ops/pool.ts'
 import { axisOf, shapeOf } from '../../ops/shapes.ts'
-import { averageOnGrid, coversImage, fixedLowerings, type Lowering, oneScale } from '../fixedPoint.ts'
+import { averageOnGrid, coversImage, fixedLowerings, int8Zero, type Lowering, oneScale } from '../fixedPoint.ts'
 import type { Artifact, Target } from '../target.ts'
 import { type FunctionName, functionsFor, type Rounding, takeApart } from './arithmetic.ts'
 import { type CType, isStill, kernelOf, type Place, type Program } from './kernels.ts'
@@ -42,12 +42,9 @@ const lowerSoftmax: Lowering = (b, node, [x], out) =>
       )
     : null
 
-/** What an int8 container adds to a grid's steps. Halves are rounded away from its zero, so that means agree with LiteRT's. */
-const containerZero = (q: QuantParams): number => (q.lo >= 0 ? -128 : q.lo >= -128 && q.hi <= 127 ? 0 : -128 - q.lo)
-
 const own: ReadonlyMap<Op, Lowering> = new Map<Op, Lowering>([
   ...fixedLowerings,
-  [averagePool, averageOnGrid(containerZero)],
+  [averagePool, averageOnGrid(int8Zero)],
   [softmax, lowerSoftmax],
 ])
 
