@@ -103,7 +103,7 @@ function training(c: Command): Command {
     .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.5/255)', ratio)
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
     .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
-    .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01)', number)
+    .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01, on 8 bits 0.002)', number)
     .addOption(new Option('--optimizer <name>', '(default adam)').choices([...optimizerNames]))
     .option('--clip <norm>', 'largest norm of the gradient', number)
     .option('--freeze <list>', 'layers or op types that keep their numbers', list)

@@ -253,6 +253,7 @@ async function trainerFor(job: Job, stem: string, coarse: boolean): Promise<Trai
       teacher: job.teacher,
       checkpoint,
       fingerprint,
+      coarse,
       frozen: selection(graph, o.freeze ?? [], '--freeze'),
       // An interruption is for the trainer to notice, which saves its state first.
       progress: (stage, done = 0, of = null, detail) => o.onProgress?.(stage, done, of, detail),

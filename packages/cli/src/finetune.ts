@@ -41,6 +41,8 @@ const SMALLEST_BATCH = 4
 /** Hyper-parameters chosen on held-out training images of CIFAR-10 with a ResNet-8. */
 const RECIPE = {
   rate: 0.01,
+  /** On eight bits there is little to learn and something to lose. */
+  fineRate: 0.002,
   warmup: 20,
   temperature: 4,
   labelWeight: 0.25,
@@ -106,6 +108,8 @@ export interface TrainerContext {
   /** Where checkpoints lie; null keeps none. */
   readonly checkpoint: string | null
   readonly fingerprint: string
+  /** Whether anything has fewer than eight bits. */
+  readonly coarse: boolean
   readonly frozen: (n: Node) => boolean
   readonly progress: (stage: string, done?: number, of?: number | null, detail?: string) => void
   readonly notes: string[]
@@ -203,7 +207,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
         {
           steps,
           batch,
-          rate: o.lr ?? RECIPE.rate,
+          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : RECIPE.rate),
           warmup: Math.min(RECIPE.warmup, Math.ceil(steps / 10)),
           optimizer: o.optimizer ?? 'adam',
           clip: o.clip ?? null,

@@ -66,7 +66,7 @@ export interface FinetuneOptions {
   readonly robustSteps?: number
   /** ce: labels. kd: the original network's scores. Default: both, kd where there are no labels. */
   readonly loss?: Loss
-  /** Peak learning rate, relative to the rms of each tensor. Default 0.01. */
+  /** Peak learning rate, relative to the rms of each tensor. Default 0.01, through eight-bit quantizers 0.002. */
   readonly lr?: number
   readonly optimizer?: OptimizerName
   /** Largest norm of the gradient. Default: no limit. */

@@ -347,6 +347,13 @@ export const cases: readonly Case[] = [
     symbolic: false,
   },
   {
+    op: int.intSoftmax,
+    note: 'two equal, one 20 steps below',
+    inputs: [q([1, 3], [30, 30, 10])],
+    attrs: { axis: 1, table: int.exponentials({ scale: Float32Array.of(0.1), axis: null, lo: 0, hi: 63 }), levels: 256, lo: 0, hi: 255 },
+    expect: [120, 120, 16],
+  },
+  {
     op: fixed.fixedAdd,
     note: 'half upwards',
     inputs: [q([2], [3, -4]), q([2], [1, 1])],

@@ -8,6 +8,7 @@ import {
   foreign,
   type Graph,
   isConstant,
+  isFloat,
   type Node,
   numbersOf,
   type Tensor,
@@ -264,11 +265,12 @@ interface Scope {
   readonly grids: Map<Value, ContainerGrid> | null
 }
 
-/** The rule for a node, if dqc has one. Clip is only special where it clips integers that stand for real numbers. */
+/** The rule for a node, if dqc has one. Clip is only special where it clips integers that stand for real numbers, or constants that will. */
 function ruleOf(scope: Scope, proto: NodeProto, inputs: readonly (Value | null)[]): Read | undefined {
   const type = proto.opType ?? ''
   const isDefault = DEFAULT_DOMAINS.has(proto.domain ?? '')
-  if (scope.grids && (type !== 'Clip' || (inputs[0] && scope.grids.has(inputs[0])))) {
+  const integers = (v: Value | null | undefined): boolean => v != null && (scope.grids!.has(v) || (isConstant(v) && !isFloat(v.dtype)))
+  if (scope.grids && (type !== 'Clip' || integers(inputs[0]))) {
     const rule = quantizedReads.get(isDefault ? type : `${proto.domain}:${type}`)
     if (rule) return rule
   }

@@ -119,12 +119,23 @@ export const read: Record<string, Read> = {
     const scale = r.constant(1)
     if (!scale) throw new Foreign('no scale')
     const zero = r.constant(2) ?? [0]
-    const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, ...containerEnds(v.dtype) }
+    const { lowest, highest } = (isConstant(v) && r.grids.get(v)) || containerEnds(v.dtype)
+    const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, lowest, highest }
     if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name, constantGrid(g))
     return r.emit(core.identity, [realOf(r, 0, g)], {})
   },
   Clip: (r) => {
-    const g = r.grids.get(r.input(0))!
+    const x = r.input(0)
+    if (isConstant(x)) {
+      // Integers of a grid that is narrower than their container: what reads them takes its ends from here.
+      const ends = containerEnds(x.dtype)
+      const [lowest, highest] = [r.constant(1)?.[0] ?? ends.lowest, r.constant(2)?.[0] ?? ends.highest]
+      const clipped = Float64Array.from(numbersOf(x.data) as Int8Array, (v) => Math.min(Math.max(v, lowest), highest))
+      const out = r.b.constant(tensorOf(x.dtype, x.data.shape, clipped), x.name)
+      r.grids.set(out, { scale: [1], zero: [0], axis: null, lowest, highest })
+      return out
+    }
+    const g = r.grids.get(x)!
     const real = (i: number, open: number): number => {
       const c = r.constant(i)
       return c ? (c[0]! - g.zero[0]!) * g.scale[0]! : open
