@@ -1,10 +1,10 @@
 /**
- * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, train, convert, tflite, ablation.
+ * Benchmarks. `pnpm bench` runs all, `pnpm bench speed attack …` some: speed, attack, train, convert, tflite, c, ablation.
  * Peers are Python packages of $DQC_PYTHON (default python3); without them a benchmark says which comparison it left out.
  * Real models and data come from ../shared (or $DQC_SHARED).
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -27,6 +27,7 @@ import {
 import { readModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
 import { readModel as readTflite, tfliteTarget } from '@dqc/tflite'
+import { createLiteRt } from '@dqc/tflite/litert'
 import { type ConvertOptions, convert } from 'dqc'
 import ort from 'onnxruntime-node'
 
@@ -346,7 +347,78 @@ async function tflite(): Promise<void> {
   )
 }
 
-const all = { speed, attack, train: training, convert: conversion, tflite, ablation }
+/** Plain C, compiled with -O3 for this machine, against LiteRT on the file of the same integers: one image, one thread, alternating. */
+async function plainC(): Promise<void> {
+  const compiler = [process.env['CC'], 'cc', 'gcc', 'clang'].find((c) => c && spawnSync(c, ['--version'], { stdio: 'ignore' }).status === 0)
+  if (!compiler) {
+    console.log('c: left out: no C compiler')
+    return
+  }
+  const networks: [string, string, Partial<ConvertOptions>][] = [
+    ['ResNet-8', 'mlperf_tiny_resnet8_cifar10_float', { data: cifar, scale: 1 }],
+    ['DS-CNN', 'mlperf_tiny_dscnn_kws_float', {}],
+  ]
+  for (const [title, name, o] of networks)
+    for (const bits of [8, 4, 3]) {
+      const { reports, files } = await convert(join(shared, 'models/tflite', `${name}.tflite`), {
+        ...o,
+        bits,
+        targets: ['c', 'tflite'],
+        io: 'int8',
+        samples: 16,
+        attacks: [],
+        finetune: 'off',
+        out: null,
+      })
+      const named = (end: string): [string, Uint8Array] => [...files].find(([p]) => p.endsWith(end))!
+      const [source, header] = [named('.c'), named('.h')]
+      const run = /void (\w+)\(const (\w+) \*input, (\w+) \*output\);/.exec(new TextDecoder().decode(header[1]))!
+      for (const [p, bytes] of [source, header]) writeFileSync(join(work, p), bytes)
+      writeFileSync(join(work, 'time.c'), timer(header[0], run))
+      const built = spawnSync(compiler, ['-O3', '-march=native', source[0], 'time.c', '-o', 'timed'], { cwd: work, encoding: 'utf8' })
+      if (built.status !== 0) throw new Error(built.stderr)
+      const lite = createLiteRt({ threads: 1 })
+      const model = await lite.loadBytes(named('.tflite')[1], 'steps')
+      const shape = readTflite(named('.tflite')[1]).inputs[0]!.shape!.map((d) => (typeof d === 'number' ? d : 1))
+      const x: Tensor = { dtype: 'int32', shape, data: new Int32Array(sizeOf(shape)) }
+      const [mine, theirs]: [number[], number[]] = [[], []]
+      for (let round = 0; round < 7; round++) {
+        mine.push(Number(spawnSync(join(work, 'timed'), ['200'], { encoding: 'utf8' }).stdout))
+        const start = process.hrtime.bigint()
+        for (let i = 0; i < 50; i++) await model([x])
+        theirs.push(Number(process.hrtime.bigint() - start) / 50e6)
+      }
+      await lite.close()
+      const memory = reports[0]!.artifact.memory!
+      const kib = (n: number | null): string => (n === null ? '?' : (n / 1024).toFixed(1))
+      console.log(
+        `c: ${title} at ${bits} bits: ${median(mine).toFixed(2)} ms, LiteRT (WebAssembly) ${median(theirs).toFixed(2)} ms, ${(median(theirs) / median(mine)).toFixed(2)}×; RAM ${kib(memory.ram)} KiB, flash ${kib(memory.flash)} KiB; ${reports[0]!.artifact.mismatches} mismatches`,
+      )
+    }
+}
+
+/** A program that prints the milliseconds of one inference. */
+const timer = (header: string, [, run, input, output]: readonly string[]): string => `#define _POSIX_C_SOURCE 199309L
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include "${header}"
+static ${input} x[1 << 20];
+static ${output} y[1 << 20];
+int main(int argc, char **argv)
+{
+    int i, n = argc > 1 ? atoi(argv[1]) : 1;
+    struct timespec a, b;
+    ${run}(x, y);
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    for (i = 0; i < n; i++) ${run}(x, y);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("%f", ((double)(b.tv_sec - a.tv_sec) * 1e3 + (double)(b.tv_nsec - a.tv_nsec) / 1e6) / n);
+    return 0;
+}
+`
+
+const all = { speed, attack, train: training, convert: conversion, tflite, c: plainC, ablation }
 const wanted = process.argv.slice(2)
 if (!existsSync(path(main))) console.log(`left out: ${path(main)} is not here (set DQC_SHARED)`)
 else for (const [name, run] of Object.entries(all)) if (wanted.length === 0 || wanted.includes(name)) await run()

@@ -37,6 +37,8 @@ export interface Program {
   use(f: FunctionName): void
   /** Room for one output channel's unpacked weights. */
   row(size: number): string
+  /** A row of 32-bit accumulators. */
+  accumulators(size: number): string
 }
 
 /** The body of a function that computes `y` from x0, x1 …; constants among the inputs are arrays of that name too. */
@@ -121,24 +123,25 @@ function geometry(x: Place, y: Place, kernel: readonly number[], a: Pick<ConvAtt
 /** Whether a window has a loop along an axis: one place inside the image needs none. */
 const loops = (g: Geometry, i: 0 | 1): boolean => (i === 0 ? g.KH : g.KW) > 1 || !g.inside[i]
 
-/** Loops over a window's places that lie inside the image; `row` and `column` are theirs. */
-function window(g: Geometry, body: string): string {
-  const axis = (i: 0 | 1): { open: string; close: string } => {
-    const [name, k, o, taps, size] = i === 0 ? ['row', 'kh', 'oh', g.KH, g.H] : ['column', 'kw', 'ow', g.KW, g.W]
-    const times = (index: string, n: number): string => (n === 1 ? index : `${index} * ${n}`)
-    const at = [times(o, g.s[i]), ...(loops(g, i) ? [times(k, g.d[i])] : [])].join(' + ')
-    return {
-      open: [
-        loops(g, i) ? `for (${k} = 0; ${k} < ${taps}; ${k}++) {` : '{',
-        `const int32_t ${name} = ${at}${g.p[i] ? ` - ${g.p[i]}` : ''};`,
-        ...(g.inside[i] ? [] : [`if (${name} < 0 || ${name} >= ${size}) {`, 'continue;', '}']),
-      ].join('\n'),
-      close: '}',
-    }
-  }
-  const [h, w] = [axis(0), axis(1)]
-  return [h.open, w.open, body, w.close, h.close].join('\n')
+/** `index * n`, without a factor of 1. */
+const times = (index: string, n: number): string => (n === 1 ? index : `${index} * ${n}`)
+const minus = (n: number): string => (n ? ` - ${n}` : '')
+
+/** The loop over a window's places along one axis that lie inside the image; `row` or `column` is theirs. */
+function along(g: Geometry, i: 0 | 1, body: string): string {
+  const [name, k, o, taps, size] = i === 0 ? ['row', 'kh', 'oh', g.KH, g.H] : ['column', 'kw', 'ow', g.KW, g.W]
+  const at = [times(o, g.s[i]), ...(loops(g, i) ? [times(k, g.d[i])] : [])].join(' + ')
+  return [
+    loops(g, i) ? `for (${k} = 0; ${k} < ${taps}; ${k}++) {` : '{',
+    `const int32_t ${name} = ${at}${minus(g.p[i])};`,
+    ...(g.inside[i] ? [] : [`if (${name} < 0 || ${name} >= ${size}) {`, 'continue;', '}']),
+    body,
+    '}',
+  ].join('\n')
 }
+
+/** Loops over all of a window's places that lie inside the image. */
+const window = (g: Geometry, body: string): string => along(g, 0, along(g, 1, body))
 
 const counters = (g: Geometry, ...more: string[]): string =>
   `int32_t ${['oh', 'ow', ...(loops(g, 0) ? ['kh'] : []), ...(loops(g, 1) ? ['kw'] : []), ...more].join(', ')};`
@@ -158,7 +161,50 @@ const pointers = (g: Geometry, O: number, inner: string): string =>
     '}',
   ].join('\n')
 
+/** Depthwise: all channels of a place together, as they lie in memory, on a row of accumulators. */
+const depthwiseKernel: Kernel = (p, node) => {
+  const [vx, vw, vb] = node.inputs as [Value, Value & { data: NonNullable<Value['data']> }, Value | null]
+  const a = node.attrs as ConvAttrs & Requantization
+  const [x, y] = [p.place(vx), p.place(node.outputs[0]!)]
+  const [C, , ...kernel] = vw.data.shape as [number, number, ...number[]]
+  const name = node.outputs[0]!.name
+  const g = geometry(x, y, kernel, a)
+  const taps = g.KH * g.KW
+  // [C, 1, KH, KW] → [KH, KW, C]
+  const from = numbersOf(vw.data)
+  const w = Int32Array.from({ length: from.length }, (_, i) => from[(i % C) * taps + Math.floor(i / C)]!)
+  const { weights, type, unpacked } = layerWeights(p, w, w.length, bitsOf(vw), name)
+  const bias = vb?.data ? p.constant('int32_t', numbersOf(vb.data), `${name}_bias`) : null
+  const requantize = requantizer(p, a.multipliers, a, name)
+  const acc = p.accumulators(C)
+  const tap = [...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(loops(g, 1) ? ['kw'] : [])].join(' + ')
+  const channels = (body: string): string => `DQC_PIPELINE\nfor (o = 0; o < ${C}; o++) {\n${body}\n}`
+  return [
+    counters(g, 'o'),
+    unpacked ? `const int8_t *const wo = ${p.row(w.length)};` : `const ${type} *const wo = ${weights};`,
+    ...(unpacked ? [unpacked('0')] : []),
+    pointers(
+      g,
+      C,
+      [
+        channels(`${acc}[o] = ${bias ? `${bias}[o]` : '0'};`),
+        window(
+          g,
+          [
+            `const ${x.type} *xs = x0 + ${times(g.H === 1 ? 'column' : `(row * ${g.W} + column)`, C)};`,
+            `const ${type} *ws = wo${tap ? ` + ${times(`(${tap})`, C)}` : ''};`,
+            channels(`${acc}[o] += (int32_t)xs[o] * ws[o];`),
+          ].join('\n'),
+        ),
+        channels(`y[$Y] = ${cast(y.type, requantize(`${acc}[o]`, 'o'))};`),
+      ].join('\n'),
+    ),
+  ].join('\n')
+}
+
 const convKernel: Kernel = (p, node) => {
+  const info = node.inputs[1]!.data!.shape
+  if (node.attrs.group > 1 && info[1] === 1 && info[0] === node.attrs.group) return depthwiseKernel(p, node)
   const [vx, vw, vb] = node.inputs as [Value, Value & { data: NonNullable<Value['data']> }, Value | null]
   const a = node.attrs as ConvAttrs & Requantization
   const [x, y] = [p.place(vx), p.place(node.outputs[0]!)]
@@ -177,25 +223,16 @@ const convKernel: Kernel = (p, node) => {
   const requantize = requantizer(p, a.multipliers, a, node.outputs[0]!.name)
   const bias = vb?.data ? p.constant('int32_t', numbersOf(vb.data), `${node.outputs[0]!.name}_bias`) : null
   const { weights, type, unpacked } = layerWeights(p, w, per, bits, node.outputs[0]!.name)
-  const first = a.group === 1 ? '' : cg === 1 && O === C ? ' + o' : ` + o / ${O / a.group} * ${cg}`
-  const at = (index: string, step: number): string => (taps === 1 ? '' : `${index} * ${step}`)
-  const tap = g.KH > 1 ? (g.KW > 1 ? `(kh * ${g.KW} + kw)` : 'kh') : g.KW > 1 ? 'kw' : ''
-  const offset = tap === '' ? '' : ` + ${at(tap, cg)}`
-  const place = g.W === 1 ? 'row' : `(row * ${g.W} + column)`
-  const product = [
-    `const ${x.type} *xs = x0 + ${place} * ${C}${first};`,
-    `const ${type} *ws = wo${offset};`,
-    ...(cg === 1 ? ['acc += (int32_t)xs[0] * ws[0];'] : [`for (c = 0; c < ${cg}; c++) {`, 'acc += (int32_t)xs[c] * ws[c];', '}']),
-  ].join('\n')
-  const channel = [
-    `int32_t acc = ${bias ? `${bias}[o]` : '0'};`,
-    window(g, product),
-    `y[$Y] = ${cast(y.type, requantize('acc', 'o'))};`,
-  ].join('\n')
-  const more = cg === 1 ? ['o'] : ['o', 'c']
+  const product = a.group === 1 && g.d[1] === 1 ? runs(g, C, x.type, type) : perPlace(g, C, cg, a.group, O, x.type, type)
+  // Every channel of a depthwise layer reads one element per place.
+  const counted =
+    a.group === 1 && g.d[1] === 1
+      ? counters({ ...g, KW: 1, inside: [g.inside[0], true] }, 'o', 'c')
+      : counters(g, ...(cg === 1 ? ['o'] : ['o', 'c']))
+  const channel = [`int32_t acc = ${bias ? `${bias}[o]` : '0'};`, product, `y[$Y] = ${cast(y.type, requantize('acc', 'o'))};`].join('\n')
   if (unpacked)
     return [
-      counters(g, ...more),
+      counted,
       `for (o = 0; o < ${O}; o++) {`,
       `const int8_t *const wo = ${p.row(per)};`,
       unpacked('o'),
@@ -203,13 +240,48 @@ const convKernel: Kernel = (p, node) => {
       '}',
     ].join('\n')
   return [
-    counters(g, ...more),
+    counted,
     pointers(
       g,
       O,
       [`for (o = 0; o < ${O}; o++) {`, 'DQC_PIPELINE', `const ${type} *const wo = ${weights} + o * ${per};`, channel, '}'].join('\n'),
     ),
   ].join('\n')
+}
+
+/** One row of a window after the other: its places are neighbours in memory, and so are their weights. */
+function runs(g: Geometry, C: number, xType: CType, wType: CType): string {
+  const whole = g.inside[1]
+  const start = `${times('ow', g.s[1])}${minus(g.p[1])}`
+  return along(
+    g,
+    0,
+    [
+      `const int32_t column = ${start};`,
+      ...(whole
+        ? []
+        : [`const int32_t from = column < 0 ? -column : 0;`, `const int32_t to = column + ${g.KW} > ${g.W} ? ${g.W} - column : ${g.KW};`]),
+      `const ${xType} *xs = x0 + ${times(`(${g.H === 1 ? '' : `row * ${g.W} + `}column${whole ? '' : ' + from'})`, C)};`,
+      `const ${wType} *ws = wo${g.KH > 1 || !whole ? ` + ${times(`(${[...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(whole ? [] : ['from'])].join(' + ')})`, C)}` : ''};`,
+      `for (c = 0; c < ${whole ? g.KW * C : times('(to - from)', C)}; c++) {`,
+      'acc += (int32_t)xs[c] * ws[c];',
+      '}',
+    ].join('\n'),
+  )
+}
+
+/** One place of a window after the other. */
+function perPlace(g: Geometry, C: number, cg: number, group: number, O: number, xType: CType, wType: CType): string {
+  const first = group === 1 ? '' : cg === 1 && O === C ? ' + o' : ` + o / ${O / group} * ${cg}`
+  const tap = [...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(loops(g, 1) ? ['kw'] : [])].join(' + ')
+  return window(
+    g,
+    [
+      `const ${xType} *xs = x0 + ${times(g.H === 1 ? 'column' : `(row * ${g.W} + column)`, C)}${first};`,
+      `const ${wType} *ws = wo${tap ? ` + ${times(`(${tap})`, cg)}` : ''};`,
+      ...(cg === 1 ? ['acc += (int32_t)xs[0] * ws[0];'] : [`for (c = 0; c < ${cg}; c++) {`, 'acc += (int32_t)xs[c] * ws[c];', '}']),
+    ].join('\n'),
+  )
 }
 
 /** Bits that a constant's grid takes, its sign included. */

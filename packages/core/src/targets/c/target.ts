@@ -143,6 +143,7 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
   const taken = new Set<string>()
   let constantBytes = 0
   let rowSize = 0
+  let sums = 0
   const functions = new Set<FunctionName>()
   const unique = (stem: string): string => {
     let name = identifier(stem)
@@ -169,6 +170,10 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
     row(size) {
       rowSize = Math.max(rowSize, size)
       return 'row_weights'
+    },
+    accumulators(size) {
+      sums = Math.max(sums, size)
+      return 'sums'
     },
   }
 
@@ -222,7 +227,7 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
     ...graph.inputs.map((v) => `const ${place(v).type} *${argument(graph.inputs, v, 'input')}`),
     ...graph.outputs.map((v) => `${place(v).type} *${argument(graph.outputs, v, 'output')}`),
   ].join(', ')})`
-  const ram = memory.size + rowSize
+  const ram = memory.size + rowSize + 4 * sums
   const about = (v: Value, role: string, list: readonly Value[]): string => {
     const p = place(v)
     const q = v.quant!
@@ -279,6 +284,7 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
         ]
       : []),
     ...(rowSize ? [`static int8_t row_weights[${rowSize}];`] : []),
+    ...(sums ? [`static int32_t sums[${sums}];`] : []),
     '',
     functionsFor(functions),
     '',
