@@ -96,7 +96,7 @@ export function showReport(r: Report): string {
       ]),
     )
   if (r.floatNodes.length) lines.push('', `float: ${r.floatNodes.length} nodes (${[...new Set(r.floatNodes.map((n) => n.op))].join(', ')})`)
-  if (r.cost && r.artifact.memory) lines.push('', ...costLines(r.cost))
+  if (r.cost && HARDWARE.has(r.target)) lines.push('', ...costLines(r.cost))
   const m = r.artifact.memory
   if (m)
     lines.push(
@@ -110,6 +110,9 @@ export function showReport(r: Report): string {
       lines.push(`${g.passed ? pc.green('passed') : pc.red('failed')} ${key}: a loss of ${percent(g.value)}, ${percent(g.limit)} allowed`)
   return lines.join('\n')
 }
+
+/** Targets whose hardware is sized for the network. */
+const HARDWARE = new Set(['c', 'qonnx', 'qcdq', 'vitis-ai'])
 
 const count = (n: number): string => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : String(n))
 

@@ -128,5 +128,36 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
   }
   const outputs = graph.outputs.map((v) => (integerIO && steps.has(v) ? steps.get(v)! : real(v)))
   const built = b.build('integer', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
-  return { ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }
+  return named({ ...built, nodes: Object.freeze(liveNodes(built.nodes, outputs)) }, steps)
+}
+
+/** Integers under the names of the values whose steps they are: reports and files speak of the network's own layers. */
+function named(graph: Graph<'integer'>, steps: ReadonlyMap<Value, Value>): Graph<'integer'> {
+  const names = new Map<Value, string>()
+  const taken = new Set(graph.inputs.map((v) => v.name))
+  for (const [v, s] of steps)
+    if (!v.data && !s.data && !names.has(s) && !taken.has(v.name)) {
+      names.set(s, v.name)
+      taken.add(v.name)
+    }
+  const b = createBuilder()
+  const map = new Map<Value, Value>(graph.inputs.map((v) => [v, b.input(v.name, v, v.quant)]))
+  for (const node of graph.nodes) {
+    const outs = b.add(
+      node.op,
+      node.inputs.map((v) => (v ? (map.get(v) ?? v) : null)),
+      node.attrs,
+      {
+        name: node.name,
+        quant: node.outputs[0]!.quant,
+        outputs: node.outputs.map((v) => names.get(v) ?? v.name),
+        ...(node.op.name === 'foreign' ? { types: node.outputs } : {}),
+      },
+    )
+    node.outputs.forEach((v, i) => {
+      map.set(v, outs[i]!)
+    })
+  }
+  const outputs = graph.outputs.map((v) => map.get(v) ?? v)
+  return b.build('integer', outputs, { name: graph.name, outputNames: graph.outputNames, origin: graph.origin })
 }
