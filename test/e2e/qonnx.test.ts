@@ -9,7 +9,7 @@ import { numbersOf, tensorOf } from '@dqc/core'
 import { decodeModel, type ModelProto, readTensor, writeModel } from '@dqc/onnx'
 import { CompileError, type ConvertOptions, convert, evaluate, type Report } from 'dqc'
 import { writeNpy } from '../../packages/onnx/src/targets/npy.ts'
-import { smallNetwork } from '../support/models.ts'
+import { residualNetwork, smallNetwork } from '../support/models.ts'
 import { needs, ROOT, SHARED } from '../support/paths.ts'
 import { python } from '../support/tools.ts'
 
@@ -49,6 +49,35 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
         assert.ok(r.artifact.mismatches <= 0.005 * r.artifact.compared && r.artifact.maxErrorSteps < 1.01, `${r.artifact.mismatches}`)
       }
     })
+
+  for (const flavor of ['finn', 'hls4ml'] as const)
+    it(`sums and means for ${flavor}: bit for bit with power-of-two scales`, async () => {
+      const r = await one(writeModel(residualNetwork()), {
+        targets: ['qonnx'],
+        flavor,
+        bits: 4,
+        pow2Scales: true,
+        samples: 64,
+        calibSamples: 64,
+        attacks: [],
+        finetune: 'off',
+        out: null,
+      })
+      assert.equal(r.artifact.mismatches, 0)
+    })
+
+  it('a flow’s refusals come all at once', async () => {
+    const made = convert(writeModel(smallNetwork()), {
+      targets: ['qonnx'],
+      flavor: 'hls4ml',
+      bits: 4,
+      samples: 8,
+      attacks: [],
+      finetune: 'off',
+      out: null,
+    })
+    await assert.rejects(made, (e) => e instanceof CompileError && e.kind === 'unsupported')
+  })
 
   it('QONNX has quantizers with zero point 0, unsigned ones behind a Relu, signed narrow weights', async () => {
     const m = decodeModel(await bytesOf(digits, { ...quick, bits: 4, targets: ['qonnx'], flavor: 'finn' }))

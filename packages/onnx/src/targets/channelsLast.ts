@@ -7,7 +7,6 @@ import { int, ints } from '../spelling/spelling.ts'
 const WINDOWS: ReadonlyMap<string, ReadonlySet<string>> = new Map([
   ['Conv', new Set(['kernel_shape', 'strides', 'pads', 'dilations', 'group'])],
   ['MaxPool', new Set(['kernel_shape', 'strides', 'pads'])],
-  ['AveragePool', new Set(['kernel_shape', 'strides', 'pads'])],
 ])
 const TO_SECOND = [0, 3, 1, 2]
 const TO_LAST = [0, 2, 3, 1]
@@ -62,8 +61,6 @@ export function toChannelsLast(model: ModelProto, domain: string): { model: Mode
     for (const o of n.output ?? []) images.add(o)
     if (n.opType === 'Conv') turnWeights(n.input![1]!)
     if (WINDOWS.has(n.opType!)) nodes.push({ ...n, domain, attribute: n.attribute!.filter((a) => WINDOWS.get(n.opType!)!.has(a.name!)) })
-    else if (n.opType === 'GlobalAveragePool')
-      nodes.push({ ...n, opType: 'ReduceMean', attribute: [ints('axes', [1, 2]), int('keepdims', 1)] })
     else if (n.opType === 'Concat') nodes.push({ ...n, attribute: [int('axis', 3)] })
     else nodes.push(n)
   }

@@ -52,11 +52,34 @@ function quantForm(q: QuantParams, flavor: Flavor, where: string): { bits: numbe
   throw errors.unsupportedTarget(`a grid from ${q.lo} to ${q.hi}`, where, 'Quant has grids of k bits')
 }
 
+const WINDOWS_OF_TWO = 'means are taken over unpadded windows of 2, 4, 8, … places: as a layer of its own that is exact, others are not'
+
+/** The window of a mean that a depthwise layer computes exactly: unpadded, and of 2^n places. */
+function meanWindow(n: Node): { kernel: readonly number[]; strides: readonly number[] } | null {
+  const space = shapeOf(n.inputs[0]).slice(2)
+  const a = n.op === core.averagePool ? (n.attrs as core.AveragePoolAttrs) : null
+  if (space.length !== 2 || space.some((d) => typeof d !== 'number')) return null
+  if (a && (a.ceil || a.pads.some((p) => p !== 0) || a.dilations.some((d) => d !== 1))) return null
+  const kernel = a ? a.kernel : (space as number[])
+  return Number.isInteger(Math.log2(core.sizeOf(kernel))) ? { kernel, strides: a ? a.strides : [1, 1] } : null
+}
+
+/** A mean as a depthwise layer whose weights are all 2^−n: what tools without averages of windows have. */
+function meanLayer(b: core.Builder, node: Node, x: Value): readonly Value[] {
+  const { kernel, strides } = meanWindow(node)!
+  const C = shapeOf(x)[1] as number
+  const area = core.sizeOf(kernel)
+  const ones = b.constant(tensorOf('float32', [C, 1, ...kernel], new Float32Array(C * area).fill(1 / area)), 'mean')
+  const w = b.emit(core.fakeQuant, [ones, b.constant(core.scalar(1 / area), 'mean.scale')], { lo: -1, hi: 1, axis: null, fused: false })
+  const attrs = { strides, dilations: [1, 1], pads: [0, 0, 0, 0], group: C }
+  return b.add(core.conv, [x, w, null], attrs, { name: node.name, outputs: [node.outputs[0]!.name] })
+}
+
 /** What each tool's flow cannot take, with what to do about it. */
 const refusals: Readonly<Record<Flavor, (node: Node) => string | null>> = {
   generic: () => null,
   finn: (n) => {
-    if (n.op === core.averagePool && !core.coversImage(n)) return 'FINN has no average over windows: use a global average'
+    if (n.op === core.averagePool && !core.coversImage(n) && meanWindow(n) === null) return WINDOWS_OF_TWO
     if (n.op === core.conv && shapeOf(n.inputs[0]).length !== 4) return 'FINN has two-dimensional convolutions'
     return null
   },
@@ -64,17 +87,12 @@ const refusals: Readonly<Record<Flavor, (node: Node) => string | null>> = {
     if (n.op === core.conv && shapeOf(n.inputs[0]).length !== 4) return 'only two-dimensional convolutions have a channels-last form here'
     if (n.op === core.conv && n.attrs.group > 1 && n.attrs.group !== shapeOf(n.inputs[0])[1])
       return 'hls4ml has depthwise but no grouped convolutions'
-    if (
-      (n.op === core.maxPool || n.op === core.averagePool) &&
-      (n.attrs.ceil || n.attrs.countIncludePad || n.attrs.dilations.some((d: number) => d !== 1))
-    )
-      return 'its pools have no dilations, no ceil mode and count no padding'
+    if ((n.op === core.averagePool || n.op === core.globalAveragePool) && meanWindow(n) === null) return WINDOWS_OF_TWO
+    if (n.op === core.maxPool && (n.attrs.ceil || n.attrs.dilations.some((d: number) => d !== 1)))
+      return 'its pools have no dilations and no ceil mode'
     return null
   },
 }
-
-/** Ops that a flow knows only in real numbers, so that they end the quantized part: they stay without a quantizer. */
-const supports = (node: Node, flavor: Flavor): boolean => flavor === 'generic' || refusals[flavor](node) === null
 
 /**
  * QONNX: a float graph with Quant nodes, for FPGA flows. Weights and activations stay real numbers behind quantizers of 1–16 bits with zero
@@ -82,7 +100,7 @@ const supports = (node: Node, flavor: Flavor): boolean => flavor === 'generic' |
  */
 export function qonnxTarget({ flavor, version }: QonnxOptions): Target<'qdq'> {
   const rules: KernelRules = {
-    lowering: (node) => (supports(node, flavor) ? node.op.lower : null),
+    lowering: (node) => (refusals[flavor](node) === null ? node.op.lower : null),
     tied: () => false,
     fixedGrid: () => null,
     perChannel: () => flavor !== 'hls4ml',
@@ -168,6 +186,8 @@ function toolForm(graph: Graph<'qdq'>, flavor: Flavor): Graph<'qdq'> {
       const positive = b.emit(core.relu, [x!], {})
       return b.add(core.fakeQuant, [positive, w!], node.attrs, { name: node.name, outputs: [node.outputs[0]!.name] })
     }
+    if (flavor === 'hls4ml' && (node.op === core.globalAveragePool || node.op === core.averagePool)) return meanLayer(b, node, x!)
+    if (flavor === 'finn' && node.op === core.averagePool && !core.coversImage(node)) return meanLayer(b, node, x!)
     if (flavor === 'generic' || node.op !== core.dense || !w) return null
     const quantizer = b.producer(w)
     const turned = quantizer?.op === core.fakeQuant ? turnQuantizer(b, quantizer) : transposeValue(b, w, [1, 0], () => turnConstant(b, w))
@@ -394,7 +414,6 @@ export function withQuantFunctions(bytes: Uint8Array): Uint8Array | null {
     quantFunction(opset),
     lastFunction('Conv', [...windowAttributes, 'dilations', 'group'], biased ? ['w', 'b'] : ['w'], opset),
     lastFunction('MaxPool', windowAttributes, [], opset),
-    lastFunction('AveragePool', windowAttributes, [], opset),
   ]
   const imports = (model.opsetImport ?? []).filter((o) => o.domain !== GENERAL && o.domain !== CHANNELS_LAST)
   return encodeModel({
