@@ -147,10 +147,8 @@ const counters = (g: Geometry, ...more: string[]): string =>
   `int32_t ${['oh', 'ow', ...(loops(g, 0) ? ['kh'] : []), ...(loops(g, 1) ? ['kw'] : []), ...more].join(', ')};`
 
 /** The element of a channels-last image. */
-const pixel = (W: number, C: number, row: string, column: string, channel: string): string => {
-  const place = W === 1 ? row : `(${row} * ${W} + ${column})`
-  return C === 1 ? `${place}` : `${place} * ${C} + ${channel}`
-}
+const pixel = (W: number, C: number, row: string, column: string, channel: string): string =>
+  `(${row} * ${W} + ${column}) * ${C} + ${channel}`
 
 const pointers = (g: Geometry, O: number, inner: string): string =>
   [
@@ -191,7 +189,7 @@ const depthwiseKernel: Kernel = (p, node) => {
         window(
           g,
           [
-            `const ${x.type} *xs = x0 + ${times(g.H === 1 ? 'column' : `(row * ${g.W} + column)`, C)};`,
+            `const ${x.type} *xs = x0 + ${times(`(row * ${g.W} + column)`, C)};`,
             `const ${type} *ws = wo${tap ? ` + ${times(`(${tap})`, C)}` : ''};`,
             channels(`${acc}[o] += (int32_t)xs[o] * ws[o];`),
           ].join('\n'),
@@ -261,7 +259,7 @@ function runs(g: Geometry, C: number, xType: CType, wType: CType): string {
       ...(whole
         ? []
         : [`const int32_t from = column < 0 ? -column : 0;`, `const int32_t to = column + ${g.KW} > ${g.W} ? ${g.W} - column : ${g.KW};`]),
-      `const ${xType} *xs = x0 + ${times(`(${g.H === 1 ? '' : `row * ${g.W} + `}column${whole ? '' : ' + from'})`, C)};`,
+      `const ${xType} *xs = x0 + ${times(`(row * ${g.W} + column${whole ? '' : ' + from'})`, C)};`,
       `const ${wType} *ws = wo${g.KH > 1 || !whole ? ` + ${times(`(${[...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(whole ? [] : ['from'])].join(' + ')})`, C)}` : ''};`,
       `for (c = 0; c < ${whole ? g.KW * C : times('(to - from)', C)}; c++) {`,
       'acc += (int32_t)xs[c] * ws[c];',
@@ -277,7 +275,7 @@ function perPlace(g: Geometry, C: number, cg: number, group: number, O: number, 
   return window(
     g,
     [
-      `const ${xType} *xs = x0 + ${times(g.H === 1 ? 'column' : `(row * ${g.W} + column)`, C)}${first};`,
+      `const ${xType} *xs = x0 + ${times(`(row * ${g.W} + column)`, C)}${first};`,
       `const ${wType} *ws = wo${tap ? ` + ${times(`(${tap})`, cg)}` : ''};`,
       ...(cg === 1 ? ['acc += (int32_t)xs[0] * ws[0];'] : [`for (c = 0; c < ${cg}; c++) {`, 'acc += (int32_t)xs[c] * ws[c];', '}']),
     ].join('\n'),
