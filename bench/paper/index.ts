@@ -120,8 +120,8 @@ async function quantized(b: Base, path: string, bits: number): Promise<Report> {
     const { reports } = await convert(path, {
       ...attacks,
       data,
+      bits,
       weightBits: 8,
-      actBits: bits,
       finetune: steps,
       batch: BATCH,
       augment: 'flip+shift',

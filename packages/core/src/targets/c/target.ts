@@ -5,7 +5,7 @@ import { rewrite } from '../../ir/rewrite.ts'
 import { sizeOf, stridesOf } from '../../ir/tensor.ts'
 import { planMemory } from '../../math/memory.ts'
 import { conv, matmul } from '../../ops/conv.ts'
-import { exponentials, intConv, intSoftmax } from '../../ops/integer.ts'
+import { exponentials, intConv, intDense, intSoftmax } from '../../ops/integer.ts'
 import { softmax } from '../../ops/normalize.ts'
 import { averagePool, globalMaxPool, maxPool } from '../../ops/pool.ts'
 import { axisOf, shapeOf } from '../../ops/shapes.ts'
@@ -214,7 +214,9 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
   for (const n of steps) {
     const y = place(n.outputs[0]!)
     const name = unique(`${n.op.name}_${n.outputs[0]!.name}`)
-    const operands = n.inputs.flatMap((v, k) => (v && !(isConstant(v) && (n.op.name.startsWith('int') || !v.quant)) ? [{ v, k }] : []))
+    const operands = n.inputs.flatMap((v, k) =>
+      v && !(isConstant(v) && (n.op === intConv || n.op === intDense || !v.quant)) ? [{ v, k }] : [],
+    )
     const body = kernelOf(n)!(program, n)
     const parameters = [...operands.map(({ v, k }) => `const ${place(v).type} *x${k}`), `${y.type} *y`]
     bodies.push(`static void ${name}(${parameters.join(', ')})\n{\n${body}\n}`)
