@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { gunzipSync } from 'node:zlib'
-import { numbersOf, tensorOf } from '@dqc/core'
-import { decodeModel, type ModelProto, readTensor, writeModel } from '@dqc/onnx'
+import { evaluate as evaluateGraph, numbersOf, tensorOf } from '@dqc/core'
+import { decodeModel, encodeModel, type ModelProto, modelToRealGraph, readTensor, writeModel } from '@dqc/onnx'
 import { CompileError, type ConvertOptions, convert, evaluate, type Report } from 'dqc'
 import { writeNpy } from '../../packages/onnx/src/targets/npy.ts'
 import { residualNetwork, smallNetwork } from '../support/models.ts'
@@ -138,6 +138,65 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
     it(`refuses ${name}`, async () => {
       await assert.rejects(convert(digits, { ...options, out: null }), (e) => e instanceof CompileError && e.kind === 'usage')
     })
+})
+
+describe('reading QONNX', () => {
+  const values = [-3.1, -0.76, -0.5, -0.25, 0, 0.25, 0.5, 0.74, 1.26, 9]
+  /** One node of `domain` on ten numbers, with constants for its other inputs; the operator set is imported or not. */
+  const run = (domain: string, type: string, constants: number[], attributes: Record<string, number>, imported = true): number[] => {
+    const names = constants.map((_, i) => `c${i}`)
+    const model: ModelProto = {
+      irVersion: 8,
+      opsetImport: [{ domain: '', version: 13 }, ...(imported ? [{ domain, version: 1 }] : [])],
+      graph: {
+        name: 'one',
+        node: [
+          {
+            opType: type,
+            domain,
+            input: ['x', ...names],
+            output: ['y'],
+            attribute: Object.entries(attributes).map(([name, i]) => ({ name, type: 2, i })),
+          },
+        ],
+        initializer: constants.map((v, i) => ({ name: names[i]!, dims: [], dataType: 1, floatData: [v] })),
+        input: [{ name: 'x', type: { tensorType: { elemType: 1, shape: { dim: [{ dimValue: 1 }, { dimValue: 10 }] } } } }],
+        output: [{ name: 'y', type: { tensorType: { elemType: 1, shape: { dim: [{ dimValue: 1 }, { dimValue: 10 }] } } } }],
+      },
+    }
+    const graph = modelToRealGraph(decodeModel(encodeModel(model)))
+    return Array.from(numbersOf(evaluateGraph(graph, [tensorOf('float32', [1, 10], values)])[0]!) as Float32Array, (v) => v + 0)
+  }
+  const even = (v: number): number => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v))
+  const quant = (s: number, zero: number, lo: number, hi: number): number[] =>
+    values.map((v) => (even(Math.min(Math.max(v / s + zero, lo), hi)) - zero) * s + 0)
+
+  for (const domain of ['qonnx.custom_op.general', 'onnx.brevitas', 'finn.custom_op.general'])
+    for (const type of ['Quant', 'IntQuant'])
+      it(`${domain}:${type}`, () => {
+        assert.deepEqual(run(domain, type, [0.5, 0, 3], { signed: 1, narrow: 0 }), quant(0.5, 0, -4, 3))
+        assert.deepEqual(run(domain, type, [0.5, 0, 3], { signed: 1, narrow: 1 }), quant(0.5, 0, -3, 3))
+        assert.deepEqual(run(domain, type, [0.25, 0, 2], { signed: 0, narrow: 0 }), quant(0.25, 0, 0, 3))
+        assert.deepEqual(run(domain, type, [0.5, 4, 4], { signed: 0, narrow: 0 }), quant(0.5, 4, 0, 15))
+        assert.deepEqual(run(domain, type, [0.5, 0, 3], { signed: 1, narrow: 0 }, false), quant(0.5, 0, -4, 3))
+      })
+  it('activations of more than eight bits stay real numbers on their grid', () =>
+    assert.deepEqual(run('qonnx.custom_op.general', 'Quant', [2 ** -10, 0, 12], { signed: 1, narrow: 0 }), quant(2 ** -10, 0, -2048, 2047)))
+  it('BipolarQuant', () =>
+    assert.deepEqual(
+      run('qonnx.custom_op.general', 'BipolarQuant', [0.5], {}),
+      values.map((v) => (v >= 0 ? 0.5 : -0.5)),
+    ))
+  it('Trunc cuts low bits off, on its input’s scale or on one of its own', () => {
+    assert.deepEqual(
+      run('qonnx.custom_op.general', 'Trunc', [0.25, 0, 6, 4], {}),
+      values.map((v) => Math.min(Math.max(Math.floor(even(v / 0.25) / 4), -8), 7) * 0.25),
+    )
+    assert.deepEqual(
+      run('qonnx.custom_op.general', 'Trunc', [0.25, 0, 6, 1, 4], { signed: 1 }),
+      values.map((v) => Math.min(Math.max(Math.floor(even(v / 0.25) / 4), -8), 7)),
+    )
+  })
 })
 
 describe('quantized files go on with their own scales', () => {

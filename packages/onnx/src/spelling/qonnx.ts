@@ -39,7 +39,7 @@ function onto(r: NodeReader, x: Value, q: QuantParams): Value {
   return r.emit(core.mul, [steps, scale], {})
 }
 
-/** y = (round(clamp(x/scale + zeropt)) − zeropt)·scale */
+/** y = (round(clamp(x/scale + zeropt)) − zeropt)·scale. Grids round before zeropt is added, which for odd ones sends exact halves to the other side. */
 const quantRead: Read = (r) => {
   const x = r.input(0)
   const mode = r.string('rounding_mode', 'ROUND').toUpperCase()
