@@ -201,9 +201,7 @@ describe('C99 files', () => {
         writeFileSync(join(dir, 'kept.c'), main)
         execFileSync(compiler!, ['-O2', 'model.c.kept.c', 'kept.c', '-o', 'kept'], { cwd: dir })
         const last = core.numbersOf(core.transpose.eval([x], { perm: [0, 2, 3, 1] })[0]!)
-        have = [
-          ...execFileSync(join(dir, 'kept'), { input: Buffer.from(Array.from(last as Float32Array)), maxBuffer: 1e7 }),
-        ]
+        have = [...execFileSync(join(dir, 'kept'), { input: Buffer.from(Array.from(last as Float32Array)), maxBuffer: 1e7 })]
       }
       assert.deepEqual(have, want)
     })
