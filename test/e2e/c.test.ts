@@ -232,6 +232,35 @@ describe('C99 files', () => {
     assert.equal(r.artifact.mismatches, 0)
   })
 
+  it('names from a model stay inside comments', { skip }, async () => {
+    const graph = { ...smallNetwork(), name: '*/ int injected; /*', outputNames: ['*/ int injected; /* ??/'] }
+    const { files, reports } = await convert(writeModel(graph), {
+      ...quick,
+      data: undefined,
+      bits: 4,
+      samples: 8,
+    } as unknown as ConvertOptions)
+    assert.equal(reports[0]!.artifact.mismatches, 0)
+    for (const bytes of files.values()) {
+      const code = new TextDecoder().decode(bytes).replace(/\/\*[\s\S]*?\*\//g, '')
+      assert.doesNotMatch(code, /int injected/)
+    }
+  })
+
+  it('refuses means that count padding', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 2, 6, 6] })
+    const w = b.constant(tensorOf('float32', [2, 2, 1, 1], [0.5, -0.5, 0.25, 1]), 'w')
+    const attrs = { strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1] }
+    const y = b.emit(core.conv, [x, w, null], { ...attrs, group: 1 })
+    const pool = { ...attrs, pads: [1, 1, 1, 1], kernel: [2, 2], ceil: false, countIncludePad: true }
+    const model = writeModel(b.build('float', [b.emit(core.averagePool, [y], pool)]))
+    await assert.rejects(
+      one(model, { ...quick, data: undefined, bits: 8, samples: 8, task: 'regress' } as unknown as ConvertOptions),
+      /averagePool/,
+    )
+  })
+
   it('says which nodes have no integer form', async () => {
     const b = createBuilder()
     const x = b.input('x', { dtype: 'float32', shape: ['N', 8] })

@@ -37,7 +37,7 @@ import {
   runPasses,
   type Tensor,
 } from '@dqc/core'
-import { createStaging, readBytes, type Staging, sha256 } from './files.ts'
+import { createStaging, probeFolder, readBytes, type Staging, sha256 } from './files.ts'
 import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer, trains } from './finetune.ts'
 import { floatNetwork, forFormat, inputRange, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { type ConvertOptions, checkConvert } from './options.ts'
@@ -67,6 +67,8 @@ const REFERENCE = { macs: 4e9, samples: 256 }
  */
 export async function convert(model: string | Uint8Array, options: ConvertOptions): Promise<ConvertResult> {
   checkConvert(options)
+  const folder = folderOf(options)
+  if (folder !== null) probeFolder(folder)
   const staging = createStaging()
   const runtimes = createRuntimes(options)
   try {

@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
 import {
+  accessSync,
   closeSync,
+  constants,
   existsSync,
   mkdirSync,
   openSync,
@@ -100,6 +102,19 @@ export interface Staging {
   commit(): void
   /** Removes what was staged and not committed. */
   rollback(): void
+}
+
+/** Finds out before the work whether a folder can be written to; leaves nothing behind. Throws CompileError. */
+export function probeFolder(folder: string): void {
+  try {
+    let missing: string | null = null
+    for (let at = resolve(folder); !existsSync(at); at = dirname(at)) missing = at
+    makeFolder(folder)
+    accessSync(folder, constants.W_OK)
+    if (missing) rmSync(missing, { recursive: true })
+  } catch (e) {
+    throw errors.badOutput(`cannot write: ${reason(e)}`, folder)
+  }
 }
 
 export function createStaging(): Staging {

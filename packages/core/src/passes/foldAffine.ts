@@ -7,6 +7,7 @@ import { add, div, mul, sub } from '../ops/elementwise.ts'
 import { batchNorm } from '../ops/normalize.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
 import { pad } from '../ops/structure.ts'
+import { slices } from '../quant/weights.ts'
 import type { Pass } from './pass.ts'
 
 /** y_c = scale_c·x_c + shift_c along one axis. Vectors have one entry, or one per channel. */
@@ -58,18 +59,19 @@ const at = (v: Float64Array, i: number): number => v[v.length === 1 ? 0 : i]!
 /** Scales below this are lost in single precision, and channels of such weights with them. */
 const SMALLEST = 2 ** -100
 
-/** The grid of weights whose slices along `axis` were multiplied: scales take the factor, a negative one turns the grid round. Null where a factor is 0. */
-function scaledGrid(q: QuantParams, axis: number, channels: number, factor: Float64Array): QuantParams | null {
+/**
+ * The grid of weights whose slices along `axis` were multiplied: scales take the factor, a negative one turns the grid round.
+ * Null where a factor is 0, or where a turned weight lies beyond the grid's other end.
+ */
+function scaledGrid(q: QuantParams, axis: number, channels: number, factor: Float64Array, scaled: Tensor): QuantParams | null {
   if (factor.some((f) => f === 0) || (q.axis !== null && q.axis !== axis)) return null
-  const reach = Math.max(-q.lo, q.hi)
-  const turned = factor.some((f) => f < 0)
-  return {
-    scale: Float32Array.from({ length: channels }, (_, i) =>
-      Math.max(SMALLEST, q.scale[q.axis === null ? 0 : i]! * Math.abs(at(factor, i))),
-    ),
-    axis,
-    ...(turned ? { lo: -reach, hi: reach } : { lo: q.lo, hi: q.hi }),
-  }
+  const scale = Float32Array.from({ length: channels }, (_, i) =>
+    Math.max(SMALLEST, q.scale[q.axis === null ? 0 : i]! * Math.abs(at(factor, i))),
+  )
+  if (factor.every((f) => f > 0)) return { scale, axis, lo: q.lo, hi: q.hi }
+  const reach = Math.min(-q.lo, q.hi)
+  const inside = slices(scaled, axis).every((w, c) => w.every((v) => Math.abs(v) < (reach + 0.5) * scale[c]!))
+  return inside ? { scale, axis, lo: -reach, hi: reach } : null
 }
 
 /** A weight tensor with each slice along `axis` multiplied by its factor. */
@@ -129,7 +131,7 @@ function foldInto(b: Builder, node: Node, inputs: readonly (Value | null)[], onc
     Float64Array.from({ length: channels }, (_, i) => old[i]! * at(affine.scale, i) + at(affine.shift, i)),
   )
   const next = [...maker.inputs]
-  next[info.weight] = b.constant(w, weight.name, weight.quant && scaledGrid(weight.quant, info.axis, channels, affine.scale))
+  next[info.weight] = b.constant(w, weight.name, weight.quant && scaledGrid(weight.quant, info.axis, channels, affine.scale, w))
   next[info.bias] = b.constant(shift, bias?.name ?? `${weight.name}.bias`)
   return b.add(maker.op, next, maker.attrs, { name: maker.name || node.name, outputs: [node.outputs[0]!.name] })
 }
@@ -159,6 +161,8 @@ function absorbFactor(
   const maker = x ? b.producer(x) : null
   const weight = info ? inputs[info.weight] : null
   if (!info || !maker || !isConstant(weight) || !once(node.inputs[0]!) || info.bias === null) return null
+  // Weights on a grid of their own stay on it.
+  if (weight.quant) return null
   if (node.attrs.group !== undefined && node.attrs.group !== 1) return null
   const bias = inputs[info.bias] ?? null
   if (bias && !isConstant(bias)) return null

@@ -42,6 +42,7 @@ export function qcdqTarget({ kind, version }: QcdqOptions): Target<'qdq'> {
     legalize: (graph) => graph,
     inexact: () => [FLOAT_SUMS],
     emit(graph: Graph<'qdq'>, stem, metadata): Artifact {
+      if (vitis) checkVitis(graph)
       const bytes = writeModel(
         { ...withBiasQuantizers(graph), origin: null },
         { rules: new Map<Op, Write>([[core.fakeQuant, fakeQuantRule(vitis)]]), metadata, producer: { name: 'dqc', version } },
@@ -56,6 +57,21 @@ export function qcdqTarget({ kind, version }: QcdqOptions): Target<'qdq'> {
     },
     examples: null,
   }
+}
+
+/** Kept grids of other tools may not be what the DPU computes with. Throws CompileError naming them. */
+function checkVitis(graph: Graph<'qdq'>): void {
+  const bad = graph.nodes.filter((n) => {
+    if (n.op !== core.fakeQuant) return false
+    const q = gridOf(n.inputs[1]!, n.attrs)
+    return q.axis !== null || q.scale.some((s) => !Number.isInteger(Math.log2(s)))
+  })
+  if (bad.length)
+    throw errors.unsupportedTarget(
+      `${bad.length} quantizers, ${bad[0]!.outputs[0]!.name} among them, have other scales than one power of two per tensor`,
+      'vitis-ai',
+      'quantize the model anew: --bits 8 in place of --keep-scales',
+    )
 }
 
 /** Biases that know their grid are stored on it. */
@@ -90,7 +106,7 @@ const narrowed = (w: NodeWriter, name: string, q: QuantParams, c: ReturnType<typ
   return out
 }
 
-/** In int8 containers a grid from 0 needs its Clip at both ends only where the op before can go below. */
+/** Integers narrower than their container are clipped, so that readers can tell the bits of the grid. */
 const fakeQuantRule =
   (signedOnly: boolean): Write =>
   (w, node, [x], [out]) => {

@@ -75,6 +75,18 @@ function meanLayer(b: core.Builder, node: Node, x: Value): readonly Value[] {
   return b.add(core.conv, [x, w, null], attrs, { name: node.name, outputs: [node.outputs[0]!.name] })
 }
 
+/** Ops on images whose channels may come last. */
+const onImages: ReadonlySet<Op> = new Set<Op>([
+  core.conv,
+  core.maxPool,
+  core.averagePool,
+  core.globalAveragePool,
+  core.fakeQuant,
+  core.relu,
+  core.add,
+  core.concat,
+])
+
 /** What each tool's flow cannot take, with what to do about it. */
 const refusals: Readonly<Record<Flavor, (node: Node) => string | null>> = {
   generic: () => null,
@@ -84,6 +96,11 @@ const refusals: Readonly<Record<Flavor, (node: Node) => string | null>> = {
     return null
   },
   hls4ml: (n) => {
+    const image = n.outputs.some((v) => v.shape?.length === 4)
+    if (image && (!onImages.has(n.op) || (n.op === core.concat && core.axisOf(n.attrs.axis, 4) !== 1)))
+      return `${n.op.name} has no channels-last form here`
+    if (image && n.inputs.some((v) => isConstant(v) && n.op.weights === null && v.data.data.length > 1 && n.op !== core.fakeQuant))
+      return 'constants per channel beside images have no channels-last form here'
     if (n.op === core.conv && shapeOf(n.inputs[0]).length !== 4) return 'only two-dimensional convolutions have a channels-last form here'
     if (n.op === core.conv && n.attrs.group > 1 && n.attrs.group !== shapeOf(n.inputs[0])[1])
       return 'hls4ml has depthwise but no grouped convolutions'
@@ -315,8 +332,13 @@ function hlsConfig(graph: Graph<'qdq'>): unknown {
       fraction = Math.max(fraction, Math.ceil(-Math.log2(s)))
     }
   }
-  // A product has the fractions of both factors; sums of up to 2^8 terms need eight more bits in front.
-  return { Model: { Precision: `ap_fixed<${2 * fraction + whole + 8},${whole + 8}>`, ReuseFactor: 1, Strategy: 'Resource' } }
+  const terms = graph.nodes.reduce((m, n) => {
+    const w = n.op.weights ? n.inputs[n.op.weights(n.attrs).weight]?.shape : null
+    return w ? Math.max(m, core.sizeOf(w as number[]) / (w[0] as number)) : m
+  }, 1)
+  // A product has the fractions and the whole bits of both factors, a sum as many more bits in front as its terms take.
+  const front = 2 * whole + Math.ceil(Math.log2(terms))
+  return { Model: { Precision: `ap_fixed<${2 * fraction + front},${front}>`, ReuseFactor: 1, Strategy: 'Resource' } }
 }
 
 // ── running QONNX files ──────────────────────────────────────────────────────────────────────────────────────────
@@ -400,13 +422,17 @@ const OLDEST = 13
 
 /**
  * A QONNX file that ONNX Runtime runs: the ops it does not know given as functions of standard ones. Null where that is not possible: ops
- * other than Quant, Brevitas's domain, or an operator set before 13.
+ * other than Quant that rounds half to even, Brevitas's domain, or an operator set before 13.
  */
 export function withQuantFunctions(bytes: Uint8Array): Uint8Array | null {
   const model = parseModel(bytes)
   const opset = toNumber(model.opsetImport?.find((o) => (o.domain ?? '') === '')?.version)
   const strange = (model.graph!.node ?? []).filter((n) => n.domain === GENERAL || n.domain === CHANNELS_LAST)
-  if (strange.length === 0 || opset < OLDEST || strange.some((n) => n.domain === GENERAL && n.opType !== 'Quant')) return null
+  const told = (n: NodeProto): boolean =>
+    n.opType === 'Quant' &&
+    ['signed', 'narrow', 'rounding_mode'].every((name) => n.attribute?.some((a) => a.name === name)) &&
+    new TextDecoder().decode(n.attribute!.find((a) => a.name === 'rounding_mode')!.s) === 'ROUND'
+  if (strange.length === 0 || opset < OLDEST || strange.some((n) => n.domain === GENERAL && !told(n))) return null
   const wanted = new Set(strange.map((n) => `${n.domain}:${n.opType}`))
   const conv = (n: NodeProto): boolean => n.opType === 'Conv' && n.domain === CHANNELS_LAST
   const biased = strange.some((n) => conv(n) && n.input!.length > 2)

@@ -84,12 +84,15 @@ static inline int32_t requantize(int32_t acc, int32_t m, int s, int32_t lo, int3
   shiftEven: `/* round(acc / 2^s), half to even, within [lo, hi]. */
 static inline int32_t shift_even(int32_t acc, int s, int32_t lo, int32_t hi)
 {
-    uint64_t v = nearest((uint64_t)(acc < 0 ? -(int64_t)acc : (int64_t)acc), s);
+    uint64_t v = nearest(round24((uint64_t)(acc < 0 ? -(int64_t)acc : (int64_t)acc)), s);
     return clamp(acc < 0 ? -(int64_t)v : (int64_t)v, lo, hi);
 }`,
   shiftUp: `/* round(acc / 2^s), half up, within [lo, hi]. */
 static inline int32_t shift_up(int32_t acc, int s, int32_t lo, int32_t hi)
 {
+    if (s > 62) {
+        return clamp(0, lo, hi);
+    }
     return clamp(s <= 0 ? (int64_t)acc * ((int64_t)1 << -s) : floor_shift64((int64_t)acc + ((int64_t)1 << (s - 1)), s), lo, hi);
 }`,
   unpack: `/* Weights of \`bits\` bits each, the first in the lowest bits, as two's complement. */
@@ -110,7 +113,7 @@ export type FunctionName = keyof typeof FUNCTIONS
 const CALLS: Partial<Record<FunctionName, readonly FunctionName[]>> = {
   round24: ['nearest'],
   requantize: ['round24', 'clamp'],
-  shiftEven: ['nearest', 'clamp'],
+  shiftEven: ['round24', 'clamp'],
   shiftUp: ['floorShift64', 'clamp'],
 }
 

@@ -176,7 +176,7 @@ const depthwiseKernel: Kernel = (p, node) => {
   const requantize = requantizer(p, a.multipliers, a, name)
   const acc = p.accumulators(C)
   const tap = [...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(loops(g, 1) ? ['kw'] : [])].join(' + ')
-  const channels = (body: string): string => `DQC_PIPELINE\nfor (o = 0; o < ${C}; o++) {\n${body}\n}`
+  const channels = (body: string): string => `for (o = 0; o < ${C}; o++) {\nDQC_PIPELINE\n${body}\n}`
   return [
     counters(g, 'o'),
     unpacked ? `const int8_t *const wo = ${p.row(w.length)};` : `const ${type} *const wo = ${weights};`,
@@ -234,16 +234,12 @@ const convKernel: Kernel = (p, node) => {
       `for (o = 0; o < ${O}; o++) {`,
       `const int8_t *const wo = ${p.row(per)};`,
       unpacked('o'),
-      pointers(g, O, `DQC_PIPELINE\n${channel}`),
+      pointers(g, O, channel),
       '}',
     ].join('\n')
   return [
     counted,
-    pointers(
-      g,
-      O,
-      [`for (o = 0; o < ${O}; o++) {`, 'DQC_PIPELINE', `const ${type} *const wo = ${weights} + o * ${per};`, channel, '}'].join('\n'),
-    ),
+    pointers(g, O, [`for (o = 0; o < ${O}; o++) {`, `const ${type} *const wo = ${weights} + o * ${per};`, channel, '}'].join('\n')),
   ].join('\n')
 }
 
@@ -262,6 +258,7 @@ function runs(g: Geometry, C: number, xType: CType, wType: CType): string {
       `const ${xType} *xs = x0 + ${times(`(row * ${g.W} + column${whole ? '' : ' + from'})`, C)};`,
       `const ${wType} *ws = wo${g.KH > 1 || !whole ? ` + ${times(`(${[...(loops(g, 0) ? [times('kh', g.KW)] : []), ...(whole ? [] : ['from'])].join(' + ')})`, C)}` : ''};`,
       `for (c = 0; c < ${whole ? g.KW * C : times('(to - from)', C)}; c++) {`,
+      'DQC_PIPELINE',
       'acc += (int32_t)xs[c] * ws[c];',
       '}',
     ].join('\n'),
@@ -277,7 +274,9 @@ function perPlace(g: Geometry, C: number, cg: number, group: number, O: number, 
     [
       `const ${xType} *xs = x0 + ${times(`(row * ${g.W} + column)`, C)}${first};`,
       `const ${wType} *ws = wo${tap ? ` + ${times(`(${tap})`, cg)}` : ''};`,
-      ...(cg === 1 ? ['acc += (int32_t)xs[0] * ws[0];'] : [`for (c = 0; c < ${cg}; c++) {`, 'acc += (int32_t)xs[c] * ws[c];', '}']),
+      ...(cg === 1
+        ? ['acc += (int32_t)xs[0] * ws[0];']
+        : [`for (c = 0; c < ${cg}; c++) {`, 'DQC_PIPELINE', 'acc += (int32_t)xs[c] * ws[c];', '}']),
     ].join('\n'),
   )
 }
@@ -316,8 +315,8 @@ const denseKernel: Kernel = (p, node) => {
   const dot = (at: readonly string[]): string =>
     [
       `int32_t acc = ${bias ? `${bias}[o]` : '0'};`,
-      'DQC_PIPELINE',
       `for (k = 0; k < ${K}; k++) {`,
+      'DQC_PIPELINE',
       `acc += (int32_t)x0[${at[1] === '0' ? '' : `${at[1]} + `}k${sx === 1 ? '' : ` * ${sx}`}] * wo[k];`,
       '}',
       `y[${at[0] === '0' ? '' : `${at[0]} + `}o${sy === 1 ? '' : ` * ${sy}`}] = ${cast(y.type, requantize('acc', 'o'))};`,
@@ -350,8 +349,8 @@ const matmulKernel: Kernel = (p, node) => {
     nest(axes, ([to, from, other]) =>
       [
         'int32_t acc = 0;',
-        'DQC_PIPELINE',
         `for (k = 0; k < ${K}; k++) {`,
+        'DQC_PIPELINE',
         `acc += (int32_t)x0[${from} + k * ${sx}] * x1[${other} + k * ${sw}];`,
         '}',
         `y[${to}] = ${cast(y.type, requantize('acc', '0'))};`,
@@ -460,8 +459,8 @@ const meanKernel: Kernel = (p, node) => {
     'int32_t o, i;',
     `for (o = 0; o < ${C}; o++) {`,
     'int32_t sum = 0;',
-    'DQC_PIPELINE',
     `for (i = 0; i < ${area}; i++) {`,
+    'DQC_PIPELINE',
     `sum += x0[i * ${C} + o];`,
     '}',
     `y[o] = ${cast(y.type, requantize('sum', '0'))};`,

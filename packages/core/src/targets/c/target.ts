@@ -5,10 +5,11 @@ import { rewrite } from '../../ir/rewrite.ts'
 import { sizeOf, stridesOf } from '../../ir/tensor.ts'
 import { planMemory } from '../../math/memory.ts'
 import { conv, matmul } from '../../ops/conv.ts'
-import { exponentials, intConv, intDense, intSoftmax } from '../../ops/integer.ts'
+import { type AveragePoolAttrs, exponentials, intConv, intDense, intSoftmax } from '../../ops/integer.ts'
 import { softmax } from '../../ops/normalize.ts'
 import { averagePool, globalMaxPool, maxPool } from '../../ops/pool.ts'
 import { axisOf, shapeOf } from '../../ops/shapes.ts'
+import { fixedAveragePool, fixedMean } from '../../ops/tflite.ts'
 import { averageOnGrid, coversImage, fixedLowerings, int8Zero, type Lowering, oneScale } from '../fixedPoint.ts'
 import type { Artifact, Target } from '../target.ts'
 import { type FunctionName, functionsFor, type Rounding, takeApart } from './arithmetic.ts'
@@ -27,7 +28,7 @@ export interface COptions {
 const PROBABILITIES: QuantParams = { scale: Float32Array.of(1 / 256), axis: null, lo: 0, hi: 255 }
 
 const lowerSoftmax: Lowering = (b, node, [x], out) =>
-  oneScale(x)
+  oneScale(x) && Number.isInteger(1 / out.scale[0]!)
     ? b.emit(
         intSoftmax,
         [x!],
@@ -42,11 +43,13 @@ const lowerSoftmax: Lowering = (b, node, [x], out) =>
       )
     : null
 
-const own: ReadonlyMap<Op, Lowering> = new Map<Op, Lowering>([
-  ...fixedLowerings,
-  [averagePool, averageOnGrid(int8Zero)],
-  [softmax, lowerSoftmax],
-])
+/** Padding that counts would have to be averaged as the container's integer for zero: no kernel here does that. */
+const lowerAverage: Lowering = (b, node, inputs, out) => {
+  const a = node.attrs as AveragePoolAttrs
+  return a.countIncludePad && (a.ceil || a.pads.some((p) => p !== 0)) ? null : averageOnGrid(int8Zero)(b, node, inputs, out)
+}
+
+const own: ReadonlyMap<Op, Lowering> = new Map<Op, Lowering>([...fixedLowerings, [averagePool, lowerAverage], [softmax, lowerSoftmax]])
 
 /** Ops whose kernels know images and sequences only. */
 const spatial: ReadonlySet<Op> = new Set<Op>([conv, maxPool, averagePool, globalMaxPool])
@@ -89,6 +92,19 @@ const roundUp = (graph: Graph<'integer'>): Graph<'integer'> =>
 
 const identifier = (name: string): string => name.replace(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=\d)/, '_')
 
+/** C's keywords and what the program itself declares. */
+const RESERVED =
+  'auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while arena row_weights sums input output main floor_shift floor_shift64 nearest round24 clamp requantize shift_even shift_up unpack'.split(
+    ' ',
+  )
+
+/** Text from outside, as a C comment may hold it: it neither ends the comment nor begins another. */
+const comment = (text: string): string =>
+  text
+    .replace(/[^\x20-\x7e]|[\\]|\?\?/g, '?')
+    .replaceAll('*', '+')
+    .replaceAll('/', '|')
+
 const container = (q: QuantParams): CType => {
   if (q.lo >= -128 && q.hi <= 127) return 'int8_t'
   if (q.lo >= 0 && q.hi <= 255) return 'uint8_t'
@@ -97,12 +113,13 @@ const container = (q: QuantParams): CType => {
 }
 const BYTES: Record<string, number> = { int8_t: 1, uint8_t: 1, int16_t: 2, uint16_t: 2, int32_t: 4, uint32_t: 4 }
 
+/** Integer ops whose kernels run over an image. */
+const SPATIAL: ReadonlySet<string> = new Set([intConv, maxPool, fixedAveragePool, fixedMean].map((o) => o.name))
+
 /** Ranks of which some value is an image: these lie in memory with their channels last. */
 function imageRanks(graph: Graph): ReadonlySet<number> {
   const ranks = new Set<number>()
-  for (const n of graph.nodes)
-    if (n.op === intConv || n.op === maxPool || n.op.name === 'fixedAveragePool' || n.op.name === 'fixedMean')
-      ranks.add(n.inputs[0]!.shape!.length)
+  for (const n of graph.nodes) if (SPATIAL.has(n.op.name)) ranks.add(n.inputs[0]!.shape!.length)
   return ranks
 }
 
@@ -138,9 +155,17 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
     return p
   }
 
+  const many = graph.nodes.filter((n) => SPATIAL.has(n.op.name) && place(n.inputs[0]!).shape[0] !== 1)
+  if (many.length)
+    throw errors.unsupportedTarget(
+      `${many.map((n) => n.outputs[0]!.name).join(', ')}: several images at once`,
+      'c',
+      'its kernels take one image',
+    )
   const prefix = identifier(stem)
   const constants: string[] = []
-  const taken = new Set<string>()
+  // Names of the program's own, which a model's may not hide.
+  const taken = new Set<string>(RESERVED)
   let constantBytes = 0
   let rowSize = 0
   let sums = 0
@@ -237,13 +262,13 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
     const axes = ranks.has(p.shape.length) ? 'channels last' : 'row by row'
     const order = ranks.has(p.shape.length) ? [...p.shape.slice(2), p.shape[1]] : p.shape.slice(1)
     return [
-      `/* ${role} "${v.name}": ${order.join(' x ') || '1'}, ${axes}; real value = scale * step, steps ${q.lo} .. ${q.hi} */`,
+      `/* ${role} "${comment(v.name)}": ${order.join(' x ') || '1'}, ${axes}; real value = scale * step, steps ${q.lo} .. ${q.hi} */`,
       `#define ${what}_SIZE ${p.size}`,
       `#define ${what}_SCALE ${Number(q.scale[0]!.toPrecision(9))}`,
     ].join('\n')
   }
-  const banner = `/* ${graph.name || stem}, written by dqc ${o.version}.\n${Object.entries(metadata)
-    .map(([k, v]) => ` * ${k}: ${v.replaceAll('*/', '* /').replaceAll('/*', '/ *')}`)
+  const banner = `/* ${comment(graph.name || stem)}, written by dqc ${o.version}.\n${Object.entries(metadata)
+    .map(([k, v]) => ` * ${comment(k)}: ${comment(v)}`)
     .join('\n')}\n */`
   const header = [
     banner,
