@@ -171,7 +171,7 @@ export function qonnxTarget({ flavor, version }: QonnxOptions): Target<'qdq'> {
 
 /** Why a float carrier may differ from the integers it stands for. */
 export const FLOAT_SUMS =
-  'runtimes add real numbers in single precision: a sum within 1e-5 of the middle between two steps may go either way'
+  'runtimes add real numbers in single precision: a sum within 1e-5 of the middle between two steps may go either way, unless scales are powers of two (--pow2-scales)'
 
 const annotation = (tensorName: string, type: string) => ({
   tensorName,

@@ -526,7 +526,7 @@ function origins(p: Program, node: Node): Int32Array | Float64Array {
 }
 
 /** The place in memory of each element, in the order of the axes. */
-function memoryOrder(q: Place): Int32Array {
+export function memoryOrder(q: Place): Int32Array {
   const order = new Int32Array(q.size)
   for (let i = 0; i < q.size; i++) {
     let rest = i

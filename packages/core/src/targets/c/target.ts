@@ -2,7 +2,7 @@ import { errors } from '../../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, type Value } from '../../ir/graph.ts'
 import type { Op } from '../../ir/op.ts'
 import { rewrite } from '../../ir/rewrite.ts'
-import { sizeOf, stridesOf } from '../../ir/tensor.ts'
+import { numbersOf, sizeOf, stridesOf } from '../../ir/tensor.ts'
 import { planMemory } from '../../math/memory.ts'
 import { conv, matmul } from '../../ops/conv.ts'
 import { type AveragePoolAttrs, exponentials, intConv, intDense, intSoftmax } from '../../ops/integer.ts'
@@ -13,7 +13,7 @@ import { fixedAveragePool, fixedMean } from '../../ops/tflite.ts'
 import { averageOnGrid, coversImage, fixedLowerings, int8Zero, type Lowering, oneScale } from '../fixedPoint.ts'
 import type { Artifact, Target } from '../target.ts'
 import { type FunctionName, functionsFor, type Rounding, takeApart } from './arithmetic.ts'
-import { type CType, isStill, kernelOf, type Place, type Program } from './kernels.ts'
+import { type CType, isStill, kernelOf, memoryOrder, type Place, type Program } from './kernels.ts'
 
 export interface COptions {
   readonly rounding: Rounding
@@ -354,16 +354,10 @@ const argument = (list: readonly Value[], v: Value, role: string): string => (li
 /** A constant operand in memory order. */
 function inMemory(v: Value & { data: NonNullable<Value['data']> }, p: Place): Int32Array {
   const out = new Int32Array(p.size)
-  const from = v.data.data as ArrayLike<number>
-  for (let i = 0; i < p.size; i++) {
-    let rest = i
-    let at = 0
-    for (let d = p.shape.length - 1; d >= 0; d--) {
-      at += (rest % p.shape[d]!) * p.strides[d]!
-      rest = Math.floor(rest / p.shape[d]!)
-    }
-    out[at] = from[i]!
-  }
+  const from = numbersOf(v.data)
+  memoryOrder(p).forEach((m, i) => {
+    out[m] = from[i]!
+  })
   return out
 }
 
