@@ -30,6 +30,7 @@ import { readModel as readTflite, tfliteTarget } from '@dqc/tflite'
 import { createLiteRt } from '@dqc/tflite/litert'
 import { type ConvertOptions, convert } from 'dqc'
 import ort from 'onnxruntime-node'
+import { findCompiler } from '../packages/cli/src/compiler.ts'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 const root = resolve(here, '..')
@@ -349,7 +350,7 @@ async function tflite(): Promise<void> {
 
 /** Plain C, compiled with -O3 for this machine, against LiteRT on the file of the same integers: one image, one thread, alternating. */
 async function plainC(): Promise<void> {
-  const compiler = [process.env['CC'], 'cc', 'gcc', 'clang'].find((c) => c && spawnSync(c, ['--version'], { stdio: 'ignore' }).status === 0)
+  const compiler = findCompiler()
   if (!compiler) {
     console.log('c: left out: no C compiler')
     return

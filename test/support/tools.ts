@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
+import { findCompiler } from '../../packages/cli/src/compiler.ts'
 
 const works = (program: string, ...args: string[]): boolean => spawnSync(program, args, { stdio: 'ignore' }).status === 0
 
 /** A C compiler, or null. */
-export const compiler = [process.env['CC'], 'cc', 'gcc', 'clang'].find((c): c is string => c !== undefined && works(c, '--version')) ?? null
+export const compiler = findCompiler()
 
 /** A Python with some packages (`DQC_PYTHON`, or the one on the path), or the reason to skip. */
 export function python(...packages: string[]): { run: string; skip: false } | { run: null; skip: string } {
