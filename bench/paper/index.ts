@@ -1,6 +1,7 @@
 /**
  * The experiment of "Defensive Quantization: When Efficiency Meets Robustness" (Lin, Gan, Han 2019), on networks that dqc trains itself:
- * accuracy against activation bits for vanilla and defensive quantization, with and without adversarial training, clean and attacked.
+ * accuracy against activation bits for vanilla and defensive quantization, with and without adversarial training, clean and attacked;
+ * what attacks do inside the networks, layer by layer; and what the weight of the penalty does.
  *
  * `pnpm paper --data CIFAR10 [--out docs/results] [--depth 8] [--epochs 10] [--finetune 600] [--samples 1000]`
  *
@@ -45,6 +46,10 @@ const RADII = [2 / 255, 8 / 255]
 const BITS = [2, 3, 4, 5, 8]
 /** Weight of the penalty where there is one. */
 const BETA = 0.03
+/** Bits at which layers are looked into, and the penalty's weight is varied. */
+const CLOSE_UP = 4
+/** Weights of the penalty in fine-tuning the first network, beside none. */
+const BETAS = [0.001, 0.01, 0.1]
 
 interface Base {
   readonly name: string
@@ -116,7 +121,8 @@ async function base(b: Base): Promise<{ path: string; report: Report }> {
 
 /** Quantizes a trained network's activations to k bits: vanilla (no penalty) or defensive. Weights have 8 bits, as activations are what the paper varies. */
 async function quantized(b: Base, path: string, bits: number): Promise<Report> {
-  return once(`${b.name}.a${bits}`, async () => {
+  const name = `${b.name}.a${bits}`
+  return once(name, async () => {
     const { reports } = await convert(path, {
       ...attacks,
       data,
@@ -127,10 +133,10 @@ async function quantized(b: Base, path: string, bits: number): Promise<Report> {
       augment: 'flip+shift',
       lipschitzBeta: b.beta,
       robust: b.robust ? 8 / 255 : 0,
-      ...(bits === 4 ? { attacks: [...attacks.attacks!, 'square'], queries: Number(flags.square) } : {}),
+      ...(bits === CLOSE_UP ? { attacks: [...attacks.attacks!, 'square'], queries: Number(flags.square) } : {}),
       resume: true,
-      out: join(work, b.name),
-      onProgress: progress(`${b.name} at ${bits} bits`),
+      out: join(work, name),
+      onProgress: progress(name),
     })
     return reports[0]!
   })
@@ -145,15 +151,27 @@ const cells = (m: Report['after']): Map<string, number> => {
   return map
 }
 
-const rows: { label: string; bits: number | null; values: Map<string, number>; product: number }[] = []
-const product = (r: Report): number => r.layers.reduce((p, l) => p * (l.operatorNorm.after ?? 1), 1)
+/** One line of the results. */
+interface Row {
+  readonly label: string
+  /** null: not quantized. */
+  readonly bits: number | null
+  readonly report: Report
+}
+const rows: Row[] = []
+const penalties: Row[] = []
 for (const b of BASES) {
   const { path, report } = await base(b)
-  rows.push({ label: b.name, bits: null, values: cells(report.after), product: product(report) })
-  for (const bits of BITS) {
-    const r = await quantized(b, path, bits)
-    rows.push({ label: b.name, bits, values: cells(r.after), product: product(r) })
-  }
+  rows.push({ label: b.name, bits: null, report })
+  for (const bits of BITS) rows.push({ label: b.name, bits, report: await quantized(b, path, bits) })
+  if (b !== BASES[0]) continue
+  penalties.push({ label: '0', bits: CLOSE_UP, report: rows.find((r) => r.bits === CLOSE_UP)!.report })
+  for (const beta of BETAS)
+    penalties.push({
+      label: String(beta),
+      bits: CLOSE_UP,
+      report: await quantized({ ...b, name: `${b.name}.beta${beta}`, beta }, path, CLOSE_UP),
+    })
 }
 
 const percent = (v: number | undefined): string => (v === undefined ? '' : (100 * v).toFixed(1))
@@ -163,15 +181,20 @@ const columns = [
     ['fgsm', 'rfgsm', 'pgd', 'pgd-transfer', 'square', 'worst'].map((a) => [key(a, e), `${a} ${Math.round(255 * e)}`] as const),
   ),
 ] as const
-const table = [
-  `| network | act. bits | ${columns.map(([, t]) => t).join(' | ')} | operator norms’ product |`,
-  `|---|---|${columns.map(() => '---|').join('')}---|`,
-  ...rows.map(
-    (r) =>
-      `| ${r.label} | ${r.bits ?? 'float'} | ${columns.map(([k]) => percent(r.values.get(k))).join(' | ')} | ${r.product.toExponential(1)} |`,
-  ),
-].join('\n')
-writeFileSync(join(out, 'paper.md'), `${table}\n`)
+const product = (r: Report): number => r.layers.reduce((p, l) => p * (l.operatorNorm.after ?? 1), 1)
+const table = (first: string, lines: readonly Row[]): string =>
+  [
+    `| ${first} | act. bits | ${columns.map(([, t]) => t).join(' | ')} | operator norms’ product |`,
+    `|---|---|${columns.map(() => '---|').join('')}---|`,
+    ...lines.map(({ label, bits, report }) => {
+      const values = cells(report.after)
+      return `| ${label} | ${bits ?? 'float'} | ${columns.map(([k]) => percent(values.get(k))).join(' | ')} | ${product(report).toExponential(1)} |`
+    }),
+  ].join('\n')
+const text = `${table('network', rows)}\n\n${table('β', penalties)}\n`
+writeFileSync(join(out, 'paper.md'), text)
+
+const ordered = [...BITS.map(String), 'float']
 for (const [attack, title] of [
   ['clean', 'Clean accuracy'],
   [key('fgsm', 8 / 255), 'FGSM, ε = 8/255'],
@@ -182,12 +205,26 @@ for (const [attack, title] of [
     name: b.name,
     points: rows
       .filter((r) => r.label === b.name)
-      .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (r.values.get(attack) ?? 0) })),
+      .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (cells(r.report.after).get(attack) ?? 0) })),
   }))
-  const ordered = [...BITS.map(String), 'float']
-  writeFileSync(
-    join(out, `paper-${attack.replace(/[^a-z0-9]+/g, '-')}.svg`),
-    lineChart(title, 'activation bits', 'accuracy, %', ordered, series),
-  )
+  const name = attack.replace(/[^a-z0-9]+/g, '-')
+  writeFileSync(join(out, `paper-${name}.svg`), lineChart(title, 'activation bits', 'accuracy, %', ordered, series))
 }
-console.log(table)
+
+const closeUps = rows.filter((r) => r.bits === CLOSE_UP)
+writeFileSync(
+  join(out, 'paper-amplification.svg'),
+  lineChart(
+    'Change of the layers’ outputs under FGSM, ε = 2/255',
+    'layer',
+    '‖z(x + δ) − z(x)‖ / ‖z(x)‖, %',
+    closeUps[0]!.report.layers.map((l) => l.name),
+    closeUps.flatMap(({ label, bits, report }) =>
+      (['before', 'after'] as const).map((side) => ({
+        name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
+        points: report.layers.map((l) => ({ x: l.name, y: 100 * (l.perturbation[side] ?? 0) })),
+      })),
+    ),
+  ),
+)
+console.log(text)

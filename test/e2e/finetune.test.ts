@@ -86,6 +86,7 @@ describe('fine-tuning', () => {
     )
     const plain = await one({ bits: 4, finetune: 'off', attacks: ['pgd'], eps: [16 / 255], steps: 10 })
     assert.ok(r.after.worst[0]!.robust > plain.after.worst[0]!.robust, `${plain.after.worst[0]!.robust} → ${r.after.worst[0]!.robust}`)
+    for (const side of ['before', 'after'] as const) assert.ok(r.layers.every((l) => l.perturbation[side]! > 0))
     assert.ok(valid(r), JSON.stringify(valid.errors))
   })
 

@@ -29,6 +29,7 @@ import {
   normalizeLayers,
   numbersOf,
   operatorNorms,
+  perturbations,
   prepareQuantized,
   preprocess,
   type QuantPlan,
@@ -36,6 +37,7 @@ import {
   quantizeNetwork,
   runPasses,
   type Tensor,
+  type Value,
 } from '@dqc/core'
 import { createStaging, probeFolder, readBytes, type Staging, sha256 } from './files.ts'
 import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer, trains } from './finetune.ts'
@@ -440,7 +442,7 @@ async function toIntegers(job: Job): Promise<Report> {
         sums: plan ? SUM_BITS : grid.activations,
       },
     },
-    layers: plan ? await layerReports(job, network.float, plan) : [],
+    layers: plan ? await layerReports(job, network.float, plan, after.found) : [],
     cost: countCost(network.integer),
     activations: uses,
     finetuning: network.finetuning,
@@ -477,19 +479,61 @@ const levelSamples = ({ setting: s, graph }: Job): Batches =>
 /** Networks up to this size have their layers' operators measured. */
 const OPERATOR_MACS = 2e10
 
-/** Layers with the spectral norm of their true operators, as they were and as they ship. */
-async function layerReports({ runtimes, graph, setting: s, choice }: Job, float: Graph<'float'>, plan: QuantPlan): Promise<LayerReport[]> {
+/** Layers with the spectral norm of their true operators, and what an attack does to their outputs: as they were and as they ship. */
+async function layerReports(job: Job, float: Graph<'float'>, plan: QuantPlan, found: Job['before']['found']): Promise<LayerReport[]> {
+  const { runtimes, setting: s, choice } = job
   const layers = describeLayers(float, plan)
   if (s.macs > OPERATOR_MACS) return layers
+  const original = choice.target.prepare(job.graph)
+  const shipped = insertQuantizers(float, plan)
   try {
     const { scale } = s.feed.preprocessing
-    const before = await operatorNorms(runtimes.engine, choice.target.prepare(graph), scale, null)
-    const after = await operatorNorms(runtimes.engine, float, scale, plan)
-    return layers.map((l) => ({ ...l, operatorNorm: { before: before.get(l.name) ?? null, after: after.get(l.name) ?? null } }))
+    const norms = {
+      before: await operatorNorms(runtimes.engine, original, scale, null),
+      after: await operatorNorms(runtimes.engine, float, scale, plan),
+    }
+    const changes = {
+      before: await layerPerturbations(job, original, (name) => valueNamed(original, name), layers, job.before.found),
+      after: await layerPerturbations(job, shipped.graph, (name) => shipped.real.get(name) ?? null, layers, found),
+    }
+    const sides = (
+      maps: { before: ReadonlyMap<string, number>; after: ReadonlyMap<string, number> },
+      name: string,
+    ): LayerReport['operatorNorm'] => ({
+      before: maps.before.get(name) ?? null,
+      after: maps.after.get(name) ?? null,
+    })
+    return layers.map((l) => ({ ...l, operatorNorm: sides(norms, l.name), perturbation: sides(changes, l.name) }))
   } catch (e) {
     if (!isUnsupported(e)) throw e
     return layers
   }
+}
+
+const valueNamed = (graph: Graph, name: string): Value | null => graph.nodes.flatMap((n) => n.outputs).find((v) => v.name === name) ?? null
+
+/** What the first gradient attack does to the outputs of layers, by name. */
+async function layerPerturbations(
+  job: Job,
+  graph: Graph,
+  find: (name: string) => Value | null,
+  layers: readonly LayerReport[],
+  found: Job['before']['found'],
+): Promise<ReadonlyMap<string, number>> {
+  const adversaries = [...found].find(([a]) => !a.gradientFree)?.[1]
+  const values = layers.flatMap((l) => {
+    const value = find(l.name)
+    return value ? [[l.name, value] as const] : []
+  })
+  if (!adversaries || values.length === 0) return new Map()
+  const changes = await perturbations(
+    job.runtimes.engine,
+    graph,
+    values.map(([, v]) => v),
+    adversaries,
+    job.plan.attacked,
+  )
+  return new Map(values.map(([name], i) => [name, changes[i]!]))
 }
 
 /** Writes the network in real numbers: nothing is quantized. */
@@ -557,7 +601,7 @@ async function toFloat(job: Job): Promise<Report> {
       weights: { grid: storage.weights, storage: storage.weights, edges: storage.weights },
       activations: { grid: 32, storage: 32, edges: 32, sums: 32 },
     },
-    layers: tuned ? await layerReports(job, graph, floatPlan) : [],
+    layers: tuned ? await layerReports(job, graph, floatPlan, after.found) : [],
     cost: null,
     activations: [],
     finetuning: tuned ? [tuned.report] : [],

@@ -66,26 +66,7 @@ export function showReport(r: Report): string {
     table(rows),
   ]
   for (const t of r.finetuning) lines.push('', ...trainingLines(t))
-  const norms = r.layers.filter((l) => l.operatorNorm.before !== null && l.operatorNorm.after !== null)
-  if (r.finetuning.length && norms.length)
-    lines.push(
-      '',
-      table([
-        ['layer', 'spectral norm before', 'after', 'orthogonality defect'],
-        ...norms.map((l) => [
-          short(l.name),
-          l.operatorNorm.before!.toPrecision(3),
-          l.operatorNorm.after!.toPrecision(3),
-          l.orthogonalityDefect?.toPrecision(3) ?? '',
-        ]),
-        [
-          'product',
-          norms.reduce((p, l) => p * l.operatorNorm.before!, 1).toPrecision(3),
-          norms.reduce((p, l) => p * l.operatorNorm.after!, 1).toPrecision(3),
-          '',
-        ],
-      ]),
-    )
+  if (r.finetuning.length) lines.push(...layerLines(r.layers))
   const coarse = r.activations.filter((u) => u.of <= 32)
   if (coarse.length)
     lines.push(
@@ -117,6 +98,29 @@ const HARDWARE = new Set(['c', 'qonnx', 'qcdq', 'vitis-ai'])
 const count = (n: number): string => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : String(n))
 
 /** What each layer takes of hardware. */
+/** What training did to the layers: how far each stretches its input, and how far an attack moves what it gives. */
+function layerLines(layers: Report['layers']): string[] {
+  const rows = layers.filter((l) => l.operatorNorm.before !== null && l.operatorNorm.after !== null)
+  if (!rows.length) return []
+  const number = (v: number | null): string => v?.toPrecision(3) ?? ''
+  const product = (side: 'before' | 'after'): string => rows.reduce((p, l) => p * l.operatorNorm[side]!, 1).toPrecision(3)
+  return [
+    '',
+    table([
+      ['layer', 'spectral norm before', 'after', 'orthogonality defect', 'moved by attack before', 'after'],
+      ...rows.map((l) => [
+        short(l.name),
+        number(l.operatorNorm.before),
+        number(l.operatorNorm.after),
+        number(l.orthogonalityDefect),
+        l.perturbation.before === null ? '' : percent(l.perturbation.before),
+        l.perturbation.after === null ? '' : percent(l.perturbation.after),
+      ]),
+      ['product', product('before'), product('after'), '', '', ''],
+    ]),
+  ]
+}
+
 const costLines = (c: NonNullable<Report['cost']>): string[] => [
   table([
     ['layer', 'weights', 'MACs', 'weight bits', 'activation bits', 'accumulator bits'],

@@ -26,6 +26,8 @@ export interface LayerReport {
   readonly orthogonalityDefect: number | null
   /** Largest singular value of the layer's true operator, padding and strides included: of the original, and as it ships. */
   readonly operatorNorm: { readonly before: number | null; readonly after: number | null }
+  /** Relative change of the layer's output under the first gradient attack, each network under its own: see {@link perturbations}. */
+  readonly perturbation: { readonly before: number | null; readonly after: number | null }
 }
 
 /** Matrices beyond this many multiply–adds per Gram matrix are not analysed. */
@@ -78,6 +80,7 @@ export function describeLayers(graph: Graph<'float'>, plan: QuantPlan): LayerRep
         spectralNorm: small ? spectralNorm(numbersOf(front), rows, cols) : null,
         orthogonalityDefect: small ? orthogonalityDefect(numbersOf(front), rows, cols) : null,
         operatorNorm: { before: null, after: null },
+        perturbation: { before: null, after: null },
       },
     ]
   })
