@@ -28,8 +28,8 @@ const constants = (m: ModelProto): Map<string, number[]> =>
 describe('QONNX, QCDQ and Vitis AI files', () => {
   for (const flavor of ['generic', 'finn', 'hls4ml'] as const)
     for (const bits of [8, 4, 3, 2])
-      it(`digits at ${bits} bits for ${flavor}: bit for bit with power-of-two scales`, async () => {
-        const r = await one(digits, { ...quick, bits, targets: ['qonnx'], flavor, pow2Scales: true })
+      it(`digits at ${bits} bits for ${flavor}: bit for bit`, async () => {
+        const r = await one(digits, { ...quick, bits, targets: ['qonnx'], flavor })
         assert.equal(r.artifact.mismatches, 0)
         assert.equal(r.artifact.compared, 2000)
       })
@@ -40,6 +40,7 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
         const r = await one(writeModel(smallNetwork()), {
           targets: [target],
           bits,
+          pow2Scales: false,
           samples: 64,
           calibSamples: 64,
           attacks: [],
@@ -51,12 +52,11 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
     })
 
   for (const flavor of ['finn', 'hls4ml'] as const)
-    it(`sums and means for ${flavor}: bit for bit with power-of-two scales`, async () => {
+    it(`sums and means for ${flavor}: bit for bit`, async () => {
       const r = await one(writeModel(residualNetwork()), {
         targets: ['qonnx'],
         flavor,
         bits: 4,
-        pow2Scales: true,
         samples: 64,
         calibSamples: 64,
         attacks: [],
@@ -65,6 +65,29 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
       })
       assert.equal(r.artifact.mismatches, 0)
     })
+
+  it('flags that one of several targets knows are for that one', async () => {
+    const { reports, files } = await convert(digits, {
+      ...quick,
+      bits: 4,
+      targets: ['ort', 'c', 'qonnx'],
+      format: 'qdq',
+      flavor: 'finn',
+      rounding: 'rne',
+      hls: true,
+      packWeights: true,
+    })
+    assert.deepEqual(
+      reports.map((r) => [r.target, r.format, r.artifact.mismatches]),
+      [
+        ['ort', 'qdq', 0],
+        ['c', 'c99 packed', 0],
+        ['qonnx', 'finn', 0],
+      ],
+    )
+    const c = [...files].find(([name]) => name.endsWith('.c'))
+    assert.ok(new TextDecoder().decode(c![1]).includes('HLS pipeline'))
+  })
 
   it('a flow’s refusals come all at once', async () => {
     const made = convert(writeModel(smallNetwork()), {
@@ -132,6 +155,7 @@ describe('QONNX, QCDQ and Vitis AI files', () => {
     '--flavor beside another target': { bits: 4, flavor: 'finn', targets: ['ort'] },
     '--rounding beside another target': { bits: 4, rounding: 'rne', targets: ['ort'] },
     'four bits for Vitis AI': { bits: 4, targets: ['vitis-ai'] },
+    'free scales for Vitis AI': { bits: 8, pow2Scales: false, targets: ['vitis-ai'] },
     'shifts without powers of two': { bits: 4, rounding: 'shift', targets: ['c'] },
     'new scales and old ones': { keepScales: true, pow2Scales: true },
   } satisfies Record<string, ConvertOptions>))

@@ -244,7 +244,8 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         )
         .option('--hls', 'C: pragmas for high-level synthesis')
         .addOption(new Option('--flavor <tool>', 'qonnx: the tool that the file is for (default generic)').choices([...flavors]))
-        .option('--pow2-scales', 'scales are powers of two')
+        .option('--pow2-scales', 'scales are powers of two (the default for qonnx; vitis-ai always)')
+        .option('--no-pow2-scales', 'scales are free')
         .addOption(
           new Option('--observer <kind>', 'how activation ranges are chosen (default mse)').choices([
             'minmax',

@@ -47,7 +47,7 @@ import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
 import { createRuntimes, onGrid, RUNTIME, type Runtimes } from './runtimes.ts'
 import { createSetting, type Setting } from './setting.ts'
-import { type Choice, chooseTarget, defaultTarget } from './targets.ts'
+import { type Choice, chooseTargets } from './targets.ts'
 import { VERSION } from './version.ts'
 
 /** What a conversion made: a report per target, and the files' bytes by path. */
@@ -133,7 +133,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
   const source = floatNetwork(opened)
   if (o.keepScales && !opened.quantized)
     throw errors.unsupportedModel('the model is not quantized: it has no scales to keep', opened.path, 'pass --bits to quantize it')
-  const choices = [...new Set(o.targets ?? [defaultTarget(opened)])].map((name) => chooseTarget(name, o, opened))
+  const choices = chooseTargets(o, opened)
   const original = await loadOriginal(runtimes, opened)
   const teacher = o.teacher === undefined ? null : await teacherNetwork(runtimes, o.teacher, source, given)
   const setting = createSetting(source, opened.fixedBatch, o, true, inputRange(opened))

@@ -116,7 +116,7 @@ export interface ConvertOptions extends CommonOptions, FinetuneOptions {
   readonly rounding?: Rounding
   /** qonnx: the tool that the file is for. Default generic. */
   readonly flavor?: Flavor
-  /** Scales are powers of two, which hardware multiplies by shifting. vitis-ai: always. */
+  /** Scales are powers of two, which hardware multiplies by shifting. Default: true for qonnx, whose sums of real numbers are exact only then. vitis-ai: always. */
   readonly pow2Scales?: boolean
   /** C: mark inner loops for high-level synthesis. */
   readonly hls?: boolean
@@ -247,7 +247,7 @@ export function checkConvert(o: ConvertOptions): void {
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])
   checkFinetune(o)
-  if (o.packWeights && o.targets?.join() !== 'c' && (o.weightBits ?? o.bits ?? 0) > 4)
+  if (o.packWeights && !o.targets?.includes('c') && (o.weightBits ?? o.bits ?? 0) > 4)
     throw errors.usage(`--pack-weights stores weights of at most 4 bits, not ${o.weightBits ?? o.bits}`)
   if (o.maxRobustDrop !== undefined && o.attacks?.length === 0) throw errors.usage('--max-robust-drop needs an attack to be measured by')
   for (const [name, v] of [

@@ -29,12 +29,27 @@ export const TARGETS = ['ort', 'tflite', 'edgetpu', 'c', 'qonnx', 'qcdq', 'vitis
 export type TargetName = (typeof TARGETS)[number]
 
 /** The target of a source file when none is asked for: the runtime of its own format. */
-export const defaultTarget = (m: OpenedModel): TargetName => (m.format === 'tflite' ? 'tflite' : 'ort')
+const defaultTarget = (m: OpenedModel): TargetName => (m.format === 'tflite' ? 'tflite' : 'ort')
 
-/** Throws CompileError for options that the target has no use for. */
-export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
-  if (name !== 'c' && (o.rounding || o.hls)) throw errors.usage(`${o.hls ? '--hls' : '--rounding'} is for the target c, not ${name}`)
-  if (name !== 'qonnx' && o.flavor) throw errors.usage(`--flavor is for the target qonnx, not ${name}`)
+/** Flags that only some targets know: of several targets asked for, one must, and the others go without. */
+const FLAGS: readonly { readonly flag: string; readonly given: (o: ConvertOptions) => boolean; readonly targets: readonly string[] }[] = [
+  { flag: '--rounding', given: (o) => o.rounding !== undefined, targets: ['c'] },
+  { flag: '--hls', given: (o) => o.hls ?? false, targets: ['c'] },
+  { flag: '--flavor', given: (o) => o.flavor !== undefined, targets: ['qonnx'] },
+  { flag: '--format', given: (o) => o.format !== undefined, targets: ['ort'] },
+  { flag: '--pack-weights', given: (o) => o.packWeights ?? false, targets: ['ort', 'tflite', 'c'] },
+]
+
+/** Throws CompileError for options that no target asked for has a use for. */
+export function chooseTargets(o: ConvertOptions, m: OpenedModel): Choice[] {
+  const names = [...new Set(o.targets ?? [defaultTarget(m)])]
+  for (const { flag, given, targets } of FLAGS)
+    if (given(o) && !names.some((n) => targets.includes(n)))
+      throw errors.usage(`${flag} is for the ${targets.length > 1 ? 'targets' : 'target'} ${targets.join(', ')}, not ${names.join(', ')}`)
+  return names.map((name) => chooseTarget(name, o, m))
+}
+
+function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
   const packedWeights = o.packWeights ?? false
   const scheme: Scheme = { ...freeScheme, powerOfTwo: o.pow2Scales ?? false }
   const writeFloat: Choice['writeFloat'] = (graph, metadata) => ({
@@ -45,17 +60,21 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
     channelsLast: null,
   })
   if (name === 'qonnx' || name === 'qcdq' || name === 'vitis-ai') {
-    if (o.format || packedWeights || o.io === 'int8')
-      throw errors.usage(`${o.format ? '--format' : packedWeights ? '--pack-weights' : '--io int8'} is not for the target ${name}`)
+    if (o.io === 'int8') throw errors.usage(`--io int8 is not for the target ${name}`)
     if (name === 'vitis-ai' && [o.bits, o.weightBits, o.actBits, o.edgeBits].some((b) => b !== undefined && b !== 8))
       throw errors.usage('Vitis AI computes on eight bits', null, 'pass --bits 8')
+    if (name === 'vitis-ai' && o.pow2Scales === false) throw errors.usage('--no-pow2-scales: Vitis AI multiplies by shifting')
     const flavor = o.flavor ?? 'generic'
     return {
       target: name === 'qonnx' ? qonnxTarget({ flavor, version: VERSION }) : qcdqTarget({ kind: name, version: VERSION }),
       format: 'onnx',
       form: name === 'qonnx' ? flavor : name,
       integerIO: false,
-      scheme: name === 'vitis-ai' ? { powerOfTwo: true, signedContainers: true, biasBits: 8 } : scheme,
+      scheme:
+        name === 'vitis-ai'
+          ? { powerOfTwo: true, signedContainers: true, biasBits: 8 }
+          : // Whoever runs QONNX adds real numbers in single precision: exact where every scale is a power of two.
+            { ...scheme, powerOfTwo: o.pow2Scales ?? name === 'qonnx' },
       writeFloat,
     }
   }
@@ -82,9 +101,7 @@ export function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): C
       writeFloat: null,
     }
   }
-  if (o.format) throw errors.usage(`--format ${o.format} is for the target ort, not ${name}`)
-  if (name === 'edgetpu' && (packedWeights || o.io === 'float'))
-    throw errors.usage(`the Edge TPU takes ${packedWeights ? 'no packed weights' : 'integer inputs and outputs only'}`)
+  if (name === 'edgetpu' && o.io === 'float') throw errors.usage('the Edge TPU takes integer inputs and outputs only')
   // Integers that are kept keep the containers they came in.
   const origin = o.keepScales ? tfliteOriginOf(m.real()) : null
   const integerIO = name === 'edgetpu' || (o.io ? o.io === 'int8' : origin?.inputs[0]?.grid != null)
