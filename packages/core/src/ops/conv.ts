@@ -114,7 +114,10 @@ export function convInputGrad(b: Builder, dy: Value, w: Value, x: Value, a: Conv
   return b.emit(convTranspose, [dy, w], { ...a, pads, outputPadding: left.map((v) => Math.max(0, v)) })
 }
 
-/** ∂L/∂w of a convolution: every kernel place is a strided slice of the padded x, multiplied with dy over all positions and samples. */
+/**
+ * ∂L/∂w of a convolution: at every kernel place a strided slice of the padded x, multiplied with dy over all positions and samples. Copying
+ * the slices takes longer than multiplying them.
+ */
 export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly number[], a: ConvAttrs): Value {
   const [O, cg, ...kernel] = wShape as [number, number, ...number[]]
   const rank = kernel.length
@@ -128,6 +131,27 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
   const axes = kernel.map((_, i) => i + 2)
   const K = sizeOf(kernel)
   const L = sizeOf(out)
+  if (a.group === 1 && rank === 2 && K > 1 && a.strides.every((s) => s === 1)) {
+    // Columns of the kernel shift x, its rows shift dy: kw + kh copies in place of kh·kw, and one product has all pairs.
+    const [kh, kw] = kernel as [number, number]
+    const [rows, columns] = out as [number, number]
+    const [dh, dw] = a.dilations as [number, number]
+    const high = rows + dh * (kh - 1)
+    const across = Array.from({ length: kw }, (_, j) =>
+      b.emit(slice, [padded], { axes: [2, 3], starts: [0, j * dw], ends: [high, j * dw + columns], steps: [1, 1] }),
+    )
+    const down = Array.from({ length: kh }, (_, i) =>
+      b.emit(pad, [dy], { pads: [0, 0, i * dh, 0, 0, 0, (kh - 1 - i) * dh, 0], mode: 'constant', value: 0 }),
+    )
+    const flat = (parts: readonly Value[], channels: number): Value =>
+      b.emit(reshape, [parts.length === 1 ? parts[0]! : b.emit(concat, parts, { axis: 1 })], {
+        shape: [0, parts.length * channels, high * columns],
+      })
+    // [N, kw·C, L] · [N, L, kh·O] → Σ_N → [kw, C, kh, O]
+    const shifted = b.emit(transpose, [flat(down, O)], { perm: [0, 2, 1] })
+    const sum = b.emit(reduceSum, [b.emit(matmul, [flat(across, C), shifted], {})], { axes: [0], keepDims: false })
+    return b.emit(transpose, [b.emit(reshape, [sum], { shape: [kw, C, kh, O] })], { perm: [3, 1, 2, 0] })
+  }
   const taps = Array.from({ length: K }, (_, t) => {
     const at: number[] = []
     let rest = t
