@@ -140,17 +140,16 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
     const across = Array.from({ length: kw }, (_, j) =>
       b.emit(slice, [padded], { axes: [2, 3], starts: [0, j * dw], ends: [high, j * dw + columns], steps: [1, 1] }),
     )
-    const down = Array.from({ length: kh }, (_, i) =>
-      b.emit(pad, [dy], { pads: [0, 0, i * dh, 0, 0, 0, (kh - 1 - i) * dh, 0], mode: 'constant', value: 0 }),
-    )
-    const flat = (parts: readonly Value[], channels: number): Value =>
-      b.emit(reshape, [parts.length === 1 ? parts[0]! : b.emit(concat, parts, { axis: 1 })], {
-        shape: [0, parts.length * channels, high * columns],
-      })
-    // [N, kw·C, L] · [N, L, kh·O] → Σ_N → [kw, C, kh, O]
-    const shifted = b.emit(transpose, [flat(down, O)], { perm: [0, 2, 1] })
-    const sum = b.emit(reduceSum, [b.emit(matmul, [flat(across, C), shifted], {})], { axes: [0], keepDims: false })
-    return b.emit(transpose, [b.emit(reshape, [sum], { shape: [kw, C, kh, O] })], { perm: [3, 1, 2, 0] })
+    const wide = b.emit(reshape, [kw === 1 ? across[0]! : b.emit(concat, across, { axis: 1 })], { shape: [0, kw * C, high * columns] })
+    // dy with as many rows of zeros in between that, cut into pieces of `high` rows, every next piece has it one kernel row further down.
+    const none = b.emit(slice, [dy], { axes: [2], starts: [0], ends: [0], steps: [1] })
+    const gap = b.emit(pad, [none], { pads: [0, 0, 0, 0, 0, 0, kh * dh, 0], mode: 'constant', value: 0 })
+    const spaced = Array.from({ length: 2 * kh - 1 }, (_, i) => (i % 2 ? gap : dy))
+    const down = b.emit(reshape, [kh === 1 ? dy : b.emit(concat, spaced, { axis: 2 })], { shape: [0, O * kh, high * columns] })
+    // [N, kw·C, L] · [N, L, O·kh] → Σ_N → [kw, C, O, kh]
+    const product = b.emit(matmul, [wide, b.emit(transpose, [down], { perm: [0, 2, 1] })], {})
+    const sum = b.emit(reduceSum, [product], { axes: [0], keepDims: false })
+    return b.emit(transpose, [b.emit(reshape, [sum], { shape: [kw, C, O, kh] })], { perm: [2, 1, 3, 0] })
   }
   const taps = Array.from({ length: K }, (_, t) => {
     const at: number[] = []
