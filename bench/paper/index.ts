@@ -158,21 +158,6 @@ interface Row {
   readonly bits: number | null
   readonly report: Report
 }
-const rows: Row[] = []
-const penalties: Row[] = []
-for (const b of BASES) {
-  const { path, report } = await base(b)
-  rows.push({ label: b.name, bits: null, report })
-  for (const bits of BITS) rows.push({ label: b.name, bits, report: await quantized(b, path, bits) })
-  if (b !== BASES[0]) continue
-  penalties.push({ label: '0', bits: CLOSE_UP, report: rows.find((r) => r.bits === CLOSE_UP)!.report })
-  for (const beta of BETAS)
-    penalties.push({
-      label: String(beta),
-      bits: CLOSE_UP,
-      report: await quantized({ ...b, name: `${b.name}.beta${beta}`, beta }, path, CLOSE_UP),
-    })
-}
 
 const percent = (v: number | undefined): string => (v === undefined ? '' : (100 * v).toFixed(1))
 const columns = [
@@ -191,40 +176,64 @@ const table = (first: string, lines: readonly Row[]): string =>
       return `| ${label} | ${bits ?? 'float'} | ${columns.map(([k]) => percent(values.get(k))).join(' | ')} | ${product(report).toExponential(1)} |`
     }),
   ].join('\n')
-const text = `${table('network', rows)}\n\n${table('β', penalties)}\n`
-writeFileSync(join(out, 'paper.md'), text)
 
-const ordered = [...BITS.map(String), 'float']
-for (const [attack, title] of [
-  ['clean', 'Clean accuracy'],
-  [key('fgsm', 8 / 255), 'FGSM, ε = 8/255'],
-  [key('worst', 2 / 255), 'Worst of all attacks tried, ε = 2/255'],
-  [key('worst', 8 / 255), 'Worst of all attacks tried, ε = 8/255'],
-] as const) {
-  const series = BASES.map((b) => ({
-    name: b.name,
-    points: rows
-      .filter((r) => r.label === b.name)
-      .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (cells(r.report.after).get(attack) ?? 0) })),
-  }))
-  const name = attack.replace(/[^a-z0-9]+/g, '-')
-  writeFileSync(join(out, `paper-${name}.svg`), lineChart(title, 'activation bits', 'accuracy, %', ordered, series))
+/** Writes table and charts of what there is so far. */
+function publish(rows: readonly Row[], penalties: readonly Row[]): string {
+  const text = `${table('network', rows)}\n\n${table('β', penalties)}\n`
+  writeFileSync(join(out, 'paper.md'), text)
+
+  const ordered = [...BITS.map(String), 'float']
+  for (const [attack, title] of [
+    ['clean', 'Clean accuracy'],
+    [key('fgsm', 8 / 255), 'FGSM, ε = 8/255'],
+    [key('worst', 2 / 255), 'Worst of all attacks tried, ε = 2/255'],
+    [key('worst', 8 / 255), 'Worst of all attacks tried, ε = 8/255'],
+  ] as const) {
+    const series = BASES.filter((b) => rows.some((r) => r.label === b.name)).map((b) => ({
+      name: b.name,
+      points: rows
+        .filter((r) => r.label === b.name)
+        .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (cells(r.report.after).get(attack) ?? 0) })),
+    }))
+    const name = attack.replace(/[^a-z0-9]+/g, '-')
+    writeFileSync(join(out, `paper-${name}.svg`), lineChart(title, 'activation bits', 'accuracy, %', ordered, series))
+  }
+
+  const closeUps = rows.filter((r) => r.bits === CLOSE_UP)
+  writeFileSync(
+    join(out, 'paper-amplification.svg'),
+    lineChart(
+      'Change of the layers’ outputs under FGSM, ε = 2/255',
+      'layer',
+      '‖z(x + δ) − z(x)‖ / ‖z(x)‖, %',
+      closeUps[0]!.report.layers.map((l) => l.name),
+      closeUps.flatMap(({ label, bits, report }) =>
+        (['before', 'after'] as const).map((side) => ({
+          name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
+          points: report.layers.map((l) => ({ x: l.name, y: 100 * (l.perturbation[side] ?? 0) })),
+        })),
+      ),
+    ),
+  )
+  return text
 }
 
-const closeUps = rows.filter((r) => r.bits === CLOSE_UP)
-writeFileSync(
-  join(out, 'paper-amplification.svg'),
-  lineChart(
-    'Change of the layers’ outputs under FGSM, ε = 2/255',
-    'layer',
-    '‖z(x + δ) − z(x)‖ / ‖z(x)‖, %',
-    closeUps[0]!.report.layers.map((l) => l.name),
-    closeUps.flatMap(({ label, bits, report }) =>
-      (['before', 'after'] as const).map((side) => ({
-        name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
-        points: report.layers.map((l) => ({ x: l.name, y: 100 * (l.perturbation[side] ?? 0) })),
-      })),
-    ),
-  ),
-)
+let text = ''
+const rows: Row[] = []
+const penalties: Row[] = []
+for (const b of BASES) {
+  const { path, report } = await base(b)
+  rows.push({ label: b.name, bits: null, report })
+  for (const bits of BITS) rows.push({ label: b.name, bits, report: await quantized(b, path, bits) })
+  if (b === BASES[0]) {
+    penalties.push({ label: '0', bits: CLOSE_UP, report: rows.find((r) => r.bits === CLOSE_UP)!.report })
+    for (const beta of BETAS)
+      penalties.push({
+        label: String(beta),
+        bits: CLOSE_UP,
+        report: await quantized({ ...b, name: `${b.name}.beta${beta}`, beta }, path, CLOSE_UP),
+      })
+  }
+  text = publish(rows, penalties)
+}
 console.log(text)
