@@ -203,6 +203,7 @@ async function training(): Promise<void> {
       optimizer: 'adam',
       clip: null,
       penalty: mode === 'float' ? null : 'orthogonal',
+      convexSums: false,
       labelled: true,
       adversary: null,
     })

@@ -100,6 +100,7 @@ function training(c: Command): Command {
     .addOption(
       new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
     )
+    .option('--convex-sums', 'the penalty counts residual sums as convex combinations')
     .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.5/255)', ratio)
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
     .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
@@ -120,6 +121,7 @@ const trainingOptions = (f: Record<string, any>): FinetuneOptions =>
     effort: f['effort'],
     lipschitzBeta: f['lipschitzBeta'],
     lipschitzForm: f['lipschitzForm'],
+    convexSums: f['convexSums'],
     robust: f['robust'] === true ? ROBUST_RADIUS : f['robust'],
     robustSteps: f['robustSteps'],
     loss: f['loss'],

@@ -72,7 +72,7 @@ export interface FinetuneReport {
   readonly steps: number
   readonly batch: number
   readonly loss: string
-  readonly penalty: { readonly form: string; readonly beta: number } | null
+  readonly penalty: { readonly form: string; readonly beta: number; readonly convexSums: boolean } | null
   readonly adversary: { readonly epsilon: number; readonly steps: number } | null
   readonly augmentation: Augmentation
   readonly training: { readonly source: string; readonly samples: number; readonly labelled: boolean }
@@ -160,6 +160,8 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   let teacher = loss === 'ce' ? null : (c.teacher ?? c.original)
   const weight = o.lipschitzBeta ?? (s.synthetic ? RECIPE.betaWithoutData : RECIPE.beta)
   const penalty = weight > 0 ? (o.lipschitzForm ?? 'orthogonal') : null
+  if (!penalty && (o.lipschitzForm || o.convexSums))
+    throw errors.usage('--lipschitz-form and --convex-sums shape the penalty, whose weight is 0', null, 'pass a --lipschitz-beta above 0')
   // Without data there is nothing real to be robust on, and random weights have nothing to keep.
   const radius = o.robust ?? (s.synthetic || o.reinit || s.objective !== 'classify' ? 0 : RECIPE.epsilon)
   const adversaries: Adversary | null = radius > 0 ? { epsilon: radius, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
@@ -214,6 +216,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
           ...weights,
           temperature: RECIPE.temperature,
           penalty,
+          convexSums: o.convexSums ?? false,
           beta,
           adversary,
           averaging: RECIPE.averaging,
@@ -264,7 +267,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
           steps,
           batch,
           loss,
-          penalty: penalty ? { form: penalty, beta } : null,
+          penalty: penalty ? { form: penalty, beta, convexSums: o.convexSums ?? false } : null,
           adversary: adversary ? { epsilon: adversary.epsilon, steps: adversary.steps } : null,
           augmentation: changes,
           training: { source: s.training.description, samples: s.training.count, labelled },

@@ -141,7 +141,7 @@ function trainingLines(t: Report['finetuning'][number]): string[] {
   const recipe = [
     `${t.steps} steps of ${t.batch}`,
     t.loss,
-    t.penalty ? `penalty ${t.penalty.form} β=${t.penalty.beta}` : 'no penalty',
+    t.penalty ? `penalty ${t.penalty.form} β=${t.penalty.beta}${t.penalty.convexSums ? ', sums convex' : ''}` : 'no penalty',
     ...(t.adversary
       ? [`adversaries ε=${pixels(t.adversary.epsilon)}${t.adversary.steps > 1 ? ` in ${t.adversary.steps} steps` : ''}`]
       : []),

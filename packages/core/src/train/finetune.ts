@@ -44,6 +44,7 @@ export interface TrainingOptions {
   readonly teacherWeight: number
   readonly temperature: number
   readonly penalty: PenaltyForm | null
+  readonly convexSums: boolean
   /** Weight of the penalty: each step moves weights by β·η·∇, η the learning rate. */
   readonly beta: number
   readonly adversary: Adversary | null

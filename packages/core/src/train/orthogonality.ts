@@ -1,5 +1,5 @@
 import type { Builder } from '../ir/builder.ts'
-import type { Node, Value } from '../ir/graph.ts'
+import type { Graph, Node, Value } from '../ir/graph.ts'
 import { type Tensor, tensorOf } from '../ir/tensor.ts'
 import { reduceSum, reshape } from '../ops/broadcasting.ts'
 import { matmul, swapLast } from '../ops/conv.ts'
@@ -120,4 +120,34 @@ export function inputFactor(node: Node, scale: Tensor, input: Value, producer: (
   const axis = info.axis === 0 ? 1 : 0
   const each = w[axis] === values.length && values.length > 1
   return tensorOf('float32', each ? w.map((_, i) => (i === axis ? values.length : 1)) : w.map(() => 1), each ? values : [mean])
+}
+
+/**
+ * What the weights of layers are multiplied by, before they are held to norm 1, where residual sums are to be convex combinations (Cisse et
+ * al. 2017, "Parseval Networks", arXiv 1704.08847; Lin, Gan, Han 2019). With layers of norm 1 the summands have known Lipschitz constants g₁, g₂, …, and
+ * Σxᵢ/Σgᵢ is such a combination. In a positively homogeneous network the division may as well wait for the layers that no other follows:
+ * these are held to 1/g, g the constant that outputs would have, and all others to 1 as ever. Layers that need no factor are left out.
+ */
+export function sumFactors(graph: Graph): ReadonlyMap<Node, number> {
+  const gains = new Map<Value, number>(graph.inputs.map((v) => [v, 1]))
+  const last = new Map<Value, readonly Node[]>()
+  for (const node of graph.nodes) {
+    const read = node.inputs.filter((v): v is Value => v !== null && gains.has(v))
+    const each = read.map((v) => gains.get(v)!)
+    const { lipschitz, positivelyHomogeneous, weights } = node.op
+    const joint = Math.sqrt(each.reduce((s, g) => s + g * g, 0))
+    const gain = typeof lipschitz === 'number' || !positivelyHomogeneous || weights ? joint : each.reduce((s, g) => s + g, 0)
+    const ends = weights ? [node] : [...new Set(read.flatMap((v) => last.get(v) ?? []))]
+    for (const v of read.length ? node.outputs : []) {
+      gains.set(v, gain)
+      last.set(v, ends)
+    }
+  }
+  const factors = new Map<Node, number>()
+  for (const v of graph.outputs)
+    for (const node of last.get(v) ?? []) {
+      const gain = Math.max(gains.get(v)!, factors.get(node) ?? 1)
+      if (gain > 1) factors.set(node, gain)
+    }
+  return factors
 }

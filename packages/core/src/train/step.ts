@@ -10,7 +10,7 @@ import { reduceMax } from '../ops/reduce.ts'
 import { concat, slice } from '../ops/structure.ts'
 import { ascend, feedPixels, type Objective, type Preprocessing } from '../passes/attackStep.ts'
 import { differentiate } from '../passes/autodiff.ts'
-import { inputFactor, matrixPenalty, operatorPenalty, type PenaltyForm } from './orthogonality.ts'
+import { inputFactor, matrixPenalty, operatorPenalty, type PenaltyForm, sumFactors } from './orthogonality.ts'
 import type { Trainable } from './trainable.ts'
 
 export type OptimizerName = 'adam' | 'sgd'
@@ -31,6 +31,8 @@ export interface StepOptions {
   readonly clip: number | null
   /** null: no layer is penalized. */
   readonly penalty: PenaltyForm | null
+  /** Residual sums count as convex combinations: see {@link sumFactors}. */
+  readonly convexSums: boolean
   /** Whether the samples have labels of their own. */
   readonly labelled: boolean
   /** Perturbs this share of the samples, by so many steps. */
@@ -262,11 +264,14 @@ function regression(b: Builder, z: Value, teacher: Value): Loss {
 function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value } {
   const steps = new Map<number, Value>()
   let sum = b.scalar(0)
+  const sums = o.convexSums ? sumFactors(t.source) : null
   for (const { node, weight } of t.layers) {
     const index = t.parameters.indexOf(weight)
     const w = values[index]!
     const factor = inputFactor(node, o.preprocessing.scale, t.input, t.producer)
-    const stretch = factor ? b.constant(factor, 'factor') : null
+    const gain = sums?.get(node) ?? 1
+    const whole = gain === 1 ? factor : mul.eval([factor ?? scalar(1), scalar(gain)], {})[0]!
+    const stretch = whole ? b.constant(whole, 'factor') : null
     const own = stretch ? b.emit(mul, [w, stretch], {}) : w
     const { value, gradient } =
       o.penalty === 'operator' ? operatorPenalty(b, node, own, directionFor(b, node)) : matrixPenalty(b, node, own, o.penalty!)

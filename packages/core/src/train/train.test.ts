@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { createBuilder } from '../ir/builder.ts'
-import type { Graph } from '../ir/graph.ts'
+import { type Builder, createBuilder } from '../ir/builder.ts'
+import type { Graph, Value } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
@@ -9,6 +9,7 @@ import { reshape } from '../ops/broadcasting.ts'
 import { conv, dense } from '../ops/conv.ts'
 import { add, relu } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
+import { concat } from '../ops/structure.ts'
 import { balance } from '../passes/balance.ts'
 import { insertQuantizers, planQuantization } from '../passes/insertQuantizers.ts'
 import { calibrate } from '../quant/calibrate.ts'
@@ -19,7 +20,7 @@ import { augment } from './augment.ts'
 import { course, radius, startState, type TrainingData, type TrainingOptions, type TrainingProblem, train } from './finetune.ts'
 import { initializeWeights, normalizeLayers } from './initialize.ts'
 import { operatorNorms } from './lipschitz.ts'
-import { matrixPenalty, operatorPenalty, type PenaltyForm, penaltyForms } from './orthogonality.ts'
+import { matrixPenalty, operatorPenalty, type PenaltyForm, penaltyForms, sumFactors } from './orthogonality.ts'
 import { createTrainable, floatPlan } from './trainable.ts'
 
 const random = createRandom(11)
@@ -89,6 +90,7 @@ const options: TrainingOptions = {
   teacherWeight: 1,
   temperature: 4,
   penalty: 'orthogonal',
+  convexSums: false,
   beta: 0.01,
   adversary: null,
   mixup: 0.5,
@@ -233,6 +235,16 @@ describe('training', () => {
     const [small, large] = [await penalty(0.01), await penalty(1)]
     assert.ok(large < 0.8 * small, `${large} beside ${small}`)
   })
+  it('convex sums: only layers behind sums are held to less, and training takes them there', async () => {
+    const norm = async (convexSums: boolean): Promise<number> => {
+      const p = await problem(false)
+      const state = await train(referenceEngine, p, { ...options, convexSums, steps: 60, beta: 20 }, flatScore)
+      const d = p.trainable.parameters.find((q) => q.name === 'd.w')!
+      return spectralNorm(state.parameters.slice(d.offset, d.offset + d.size), 3, 6)
+    }
+    const [plain, convex] = [await norm(false), await norm(true)]
+    assert.ok(Math.abs(plain - 1) < 0.1 && Math.abs(convex - 0.5) < 0.1, `${plain} and ${convex}`)
+  })
   it('warms up, then falls as a cosine', () => {
     const o = { steps: 100, warmup: 10 }
     assert.equal(course(0, o), 0.1)
@@ -310,6 +322,42 @@ describe('Lipschitz penalties', () => {
     assert.ok(Math.abs(norms.get('c1')! - want) < 0.02 * want, `${norms.get('c1')} and ${want}`)
     const scaled = await operatorNorms(referenceEngine, g, tensorOf('float32', [1], [255]), null)
     assert.ok(Math.abs(scaled.get('c1')! - 255 * norms.get('c1')!) < 1, 'on pixels')
+  })
+})
+
+describe('factors of convex sums', () => {
+  type Draw = (b: Builder, layer: (v: Value, wide?: number, high?: number) => Value, x: Value) => Value
+  const factors = (draw: Draw): number[] => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4] })
+    const layer = (v: Value, wide = 4, high = 4): Value =>
+      b.emit(dense, [v, b.constant(normal([high, wide])), b.constant(normal([high]))], {})
+    return [...sumFactors(b.build('float', [draw(b, layer, x)])).values()]
+  }
+  it('a chain of layers has none', () => {
+    assert.deepEqual(
+      factors((b, layer, x) => layer(b.emit(relu, [layer(x)], {}))),
+      [],
+    )
+  })
+  it('each sum of two equals doubles', () => {
+    assert.deepEqual([...sumFactors(network()).values()], [2])
+    const twice = factors((b, layer, x) => {
+      const h = b.emit(add, [layer(x), x], {})
+      return layer(b.emit(relu, [b.emit(add, [layer(h), h], {})], {}))
+    })
+    assert.deepEqual(twice, [4])
+  })
+  it('what stands side by side adds its squares', () => {
+    const [f] = factors((b, layer, x) => layer(b.emit(concat, [layer(x), x], { axis: 1 }), 8))
+    assert.ok(Math.abs(f! - Math.SQRT2) < 1e-12)
+  })
+  it('a sum behind the last layers counts for each of them', () => {
+    const heads = factors((b, layer, x) => {
+      const h = b.emit(add, [layer(x), x], {})
+      return b.emit(add, [layer(h), layer(h)], {})
+    })
+    assert.deepEqual(heads, [4, 4])
   })
 })
 

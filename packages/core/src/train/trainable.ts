@@ -41,8 +41,10 @@ export interface TrainableOptions {
 
 /** A network whose weights, biases and quantizer scales lie in one flat vector. */
 export interface Trainable {
+  /** What it came from. */
+  readonly source: Graph<'float'>
   readonly parameters: readonly Parameter[]
-  /** Layers with trained weights, and the parameter that holds them. */
+  /** The source's layers with trained weights, and the parameter that holds them. */
   readonly layers: readonly { readonly node: Node; readonly weight: Parameter }[]
   /** The network's input, and what makes each value on the way from it to a layer. */
   readonly input: Value
@@ -171,6 +173,7 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
     return b.build('qdq', [z], { outputNames: [z.name] })
   }
   return {
+    source: graph,
     parameters,
     layers,
     input: graph.inputs[0]!,
