@@ -4,8 +4,10 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
+import { writeModel } from '@dqc/onnx'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { type ConvertOptions, convert, inspect } from 'dqc'
+import { smallNetwork } from '../support/models.ts'
 import { ROOT } from '../support/paths.ts'
 
 const digits = join(ROOT, 'examples/digits/digits.onnx')
@@ -97,6 +99,19 @@ describe('fine-tuning', () => {
     assert.match(r.finetuning[0]!.training.source, /synthetic/)
   })
 
+  it('takes whole batches of a file whose batch was fixed at export', async () => {
+    const { data: _, ...rest } = quick
+    const r = (await convert(writeModel(smallNetwork(1, 1)), { ...rest, bits: 4, finetune: 4, samples: 32 })).reports[0]!
+    assert.equal(r.model.batch, 'lifted')
+    assert.equal(r.finetuning[0]!.batch, 64)
+  })
+
+  it('counts residual sums as convex combinations on demand', async () => {
+    const r = await one({ bits: 4, finetune: 4, convexSums: true })
+    assert.equal(r.finetuning[0]!.penalty!.convexSums, true)
+    assert.ok(valid(r), JSON.stringify(valid.errors))
+  })
+
   for (const signal of ['SIGKILL', 'SIGTERM'] as const)
     it(`${signal} and --resume end in the same bytes as an uninterrupted run`, async () => {
       const args = (out: string): string[] => [
@@ -153,6 +168,11 @@ describe('fine-tuning', () => {
 
   it('options that contradict one another are refused', async () => {
     await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 'off', lr: 0.1 }), /--lr without fine-tuning/)
+    await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 'off', convexSums: true }), /--convex-sums without fine-tuning/)
+    await assert.rejects(
+      convert(digits, { ...quick, bits: 4, finetune: 4, lipschitzBeta: 0, convexSums: true }),
+      /--convex-sums shape the penalty/,
+    )
     await assert.rejects(convert(digits, { ...quick, bits: 4, robustSteps: 3 }), /--robust-steps goes with/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 0 }), /--finetune/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, freeze: ['nothing'] }), /--freeze nothing matches no node/)

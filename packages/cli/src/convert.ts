@@ -136,12 +136,10 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
   const choices = chooseTargets(o, opened)
   const original = await loadOriginal(runtimes, opened)
   const teacher = o.teacher === undefined ? null : await teacherNetwork(runtimes, o.teacher, source, given)
-  const setting = createSetting(source, opened.fixedBatch, o, true, inputRange(opened))
-  const { graph, batch } = await prepareModel(engine, opened, source, original, setting.random.fork('lift'))
+  const { graph, batch } = await prepareModel(engine, opened, source, original, createRandom(o.seed ?? 0).fork('lift'))
   checkWeights(graph)
-  const context = { ...setting, batch: typeof batch === 'number' ? batch : setting.batch }
-  const all = { ...setting.all, batch: typeof batch === 'number' ? batch : Math.max(setting.all.batch, lifted(setting, o)) }
-  const attacked = { ...setting.attacked, batch: all.batch }
+  const setting = createSetting(source, typeof batch === 'number' ? batch : null, o, true, inputRange(opened))
+  const { all, attacked } = setting
   const notes: string[] = []
   if (setting.synthetic)
     notes.push(
@@ -155,7 +153,6 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
         ]
       }; real inputs are structured otherwise, so calibrate with real ones before you ship`,
     )
-  const judged: Setting = { ...context, all, attacked, batch: all.batch }
 
   progress('measure the original')
   const own = await ownAnswers(original, all)
@@ -171,7 +168,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
       opened,
       graph,
       teacher,
-      setting: judged,
+      setting,
       options: o,
       plan,
       before,
@@ -220,12 +217,6 @@ interface Job {
   readonly files: Map<string, Uint8Array>
   readonly progress: Progress
   readonly choice: Choice
-}
-
-/** Batch for a network whose fixed batch was lifted: as if it had been symbolic all along. */
-function lifted(s: Setting, o: ConvertOptions): number {
-  const values = s.feed.shape.reduce((p, d) => p * d, 1)
-  return Math.max(1, Math.min(o.batch ?? 64, Math.floor(2 ** 20 / values)))
 }
 
 /** The network at all levels as this target computes it, and how it was quantized (null where a file's own scales are kept). */

@@ -38,17 +38,15 @@ export async function evaluate(model: string | Uint8Array, given: EvaluateOption
     const options = forFormat(given, opened)
     const real = realInput(opened)
     const runner = real.wrap(await loadOriginal(runtimes, opened))
-    const setting = createSetting(real.graph, opened.fixedBatch, options, false)
     const notes: string[] = []
-    if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
     const gradients = options.surrogate
       ? openModel(options.surrogate).graph
       : await gradientGraph(engine, opened, real.graph, runner, notes)
     if (options.surrogate) notes.push(`gradients come from ${options.surrogate}: a transfer attack, weaker than one that knows the network`)
     const fixed = gradients?.inputs[0]?.shape?.[0]
-    const batch = typeof fixed === 'number' ? fixed : opened.fixedBatch !== null ? (options.batch ?? 64) : setting.batch
-    const all = { ...setting.all, batch }
-    const attacked = { ...setting.attacked, batch }
+    const setting = createSetting(real.graph, typeof fixed === 'number' ? fixed : null, options, false)
+    if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
+    const { all, attacked } = setting
     const own = await ownAnswers(runner, all)
     const truth: Plan['truth'] =
       setting.objective === 'classify' ? { labels: all.evaluation.labels ?? own.labels } : { outputs: own.outputs }

@@ -61,7 +61,7 @@ const activationsOf = (graph: Graph): number =>
     0,
   )
 
-/** Opens the data (or makes some), decides how much of it is used, and what the network is for. */
+/** Opens the data (or makes some), decides how much of it is used, and what the network is for. `fixedBatch` is a batch that could not be lifted. */
 export function createSetting(
   graph: Graph,
   fixedBatch: number | null,
