@@ -173,14 +173,51 @@ const table = (first: string, lines: readonly Row[]): string =>
     `|---|---|${columns.map(() => '---|').join('')}---|`,
     ...lines.map(({ label, bits, report }) => {
       const values = cells(report.after)
-      return `| ${label} | ${bits ?? 'float'} | ${columns.map(([k]) => percent(values.get(k))).join(' | ')} | ${product(report).toExponential(1)} |`
+      // Networks that were just trained were random before: images found on those say nothing.
+      const shown = columns.map(([k]) => (bits === null && k.includes('transfer') ? '' : percent(values.get(k))))
+      return `| ${label} | ${bits ?? 'float'} | ${shown.join(' | ')} | ${product(report).toExponential(1)} |`
     }),
   ].join('\n')
 
-/** Writes table and charts of what there is so far. */
+/** How far quantized networks are from their vanilla float network, in points of what survives all attacks, without the penalty and with it. */
+function gaps(rows: readonly Row[]): string {
+  const worst = (label: string, bits: number | null, epsilon: number): number | undefined => {
+    const row = rows.find((r) => r.label === label && r.bits === bits)
+    return row && cells(row.report.after).get(key('worst', epsilon))
+  }
+  const pairs = BASES.filter((b) => b.beta === 0).flatMap((b) => {
+    const defended = BASES.find((d) => d.beta > 0 && d.robust === b.robust)!
+    return RADII.map((e) => ({ vanilla: b.name, defended: defended.name, e }))
+  })
+  const points = (v: number | undefined, from: number | undefined): string =>
+    v === undefined || from === undefined ? '' : `${v >= from ? '+' : '−'}${Math.abs(100 * (v - from)).toFixed(1)}`
+  return [
+    `| act. bits | ${pairs.flatMap((p) => [`${p.vanilla}, ${Math.round(255 * p.e)}/255`, `${p.defended}, ${Math.round(255 * p.e)}/255`]).join(' | ')} |`,
+    `|---|${pairs.map(() => '---|---|').join('')}`,
+    ...[...BITS, null].map((bits) => {
+      const values = pairs.flatMap((p) => {
+        const from = worst(p.vanilla, null, p.e)
+        return [points(worst(p.vanilla, bits, p.e), from), points(worst(p.defended, bits, p.e), from)]
+      })
+      return `| ${bits ?? 'float'} | ${values.join(' | ')} |`
+    }),
+  ].join('\n')
+}
+
+/** Writes tables and charts of what there is so far. */
 function publish(rows: readonly Row[], penalties: readonly Row[]): string {
-  const text = `${table('network', rows)}\n\n${table('β', penalties)}\n`
-  writeFileSync(join(out, 'paper.md'), text)
+  const text = [
+    '# Tables of `pnpm paper`',
+    'What they show and what they do not: [paper.md](paper.md).',
+    '## Accuracy, %',
+    table('network', rows),
+    '## Points above or below the vanilla float network, worst of all attacks',
+    gaps(rows),
+    '## Weight of the penalty in fine-tuning the first network',
+    table('β', penalties),
+    '',
+  ].join('\n\n')
+  writeFileSync(join(out, 'paper-tables.md'), text)
 
   const ordered = [...BITS.map(String), 'float']
   for (const [attack, title] of [
@@ -210,6 +247,8 @@ function publish(rows: readonly Row[], penalties: readonly Row[]): string {
       closeUps.flatMap(({ label, bits, report }) =>
         (['before', 'after'] as const).map((side) => ({
           name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
+          group: label,
+          dashed: side === 'before',
           points: report.layers.map((l) => ({ x: l.name, y: 100 * (l.perturbation[side] ?? 0) })),
         })),
       ),
