@@ -1,5 +1,5 @@
 import { type Builder, createBuilder } from '../ir/builder.ts'
-import type { Graph, Node, Value } from '../ir/graph.ts'
+import { type Graph, type Node, usesOf, type Value } from '../ir/graph.ts'
 import { inline } from '../ir/rewrite.ts'
 import { scalar, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import type { Random } from '../math/random.ts'
@@ -83,7 +83,7 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
   const { parameters } = trainable
   const vector = { dtype: 'float32', shape: [trainable.initial.length] } as const
   const number = { dtype: 'float32', shape: [] } as const
-  const item = trainable.input.shape!.slice(1)
+  const item = trainable.source.inputs[0]!.shape!.slice(1)
   const flat = b.input('parameters', vector)
   const moments = Array.from({ length: momentsOf(o.optimizer) }, (_, i) => b.input(`moment${i + 1}`, vector))
   const pixels = b.input('pixels', { dtype: 'float32', shape: [o.batch, ...item] })
@@ -264,11 +264,12 @@ function regression(b: Builder, z: Value, teacher: Value): Loss {
 function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value } {
   const steps = new Map<number, Value>()
   let sum = b.scalar(0)
+  const { producer } = usesOf(t.source)
   const sums = o.convexSums ? sumFactors(t.source) : null
   for (const { node, weight } of t.layers) {
     const index = t.parameters.indexOf(weight)
     const w = values[index]!
-    const factor = inputFactor(node, o.preprocessing.scale, t.input, t.producer)
+    const factor = inputFactor(node, o.preprocessing.scale, t.source.inputs[0]!, producer)
     const gain = sums?.get(node) ?? 1
     const whole = gain === 1 ? factor : mul.eval([factor ?? scalar(1), scalar(gain)], {})[0]!
     const stretch = whole ? b.constant(whole, 'factor') : null

@@ -1,5 +1,5 @@
 import { type Builder, createBuilder } from '../ir/builder.ts'
-import { type Graph, isConstant, type Level, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
+import { type Graph, isConstant, type Level, type Node, type QuantParams, type Value } from '../ir/graph.ts'
 import { prune, rewrite } from '../ir/rewrite.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
 import { reshape } from '../ops/broadcasting.ts'
@@ -46,9 +46,6 @@ export interface Trainable {
   readonly parameters: readonly Parameter[]
   /** The source's layers with trained weights, and the parameter that holds them. */
   readonly layers: readonly { readonly node: Node; readonly weight: Parameter }[]
-  /** The network's input, and what makes each value on the way from it to a layer. */
-  readonly input: Value
-  producer(v: Value): Node | null
   readonly initial: Float32Array
   /** The parameters in their order, out of the flat vector. */
   split(b: Builder, flat: Value): readonly Value[]
@@ -176,8 +173,6 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
     source: graph,
     parameters,
     layers,
-    input: graph.inputs[0]!,
-    producer: usesOf(graph).producer,
     initial: Float32Array.from(initial.flat()),
     split,
     forward,
