@@ -16,7 +16,7 @@ import {
 } from '../train/finetune.ts'
 import { createTrainable, floatPlan, type TrainableOptions } from '../train/trainable.ts'
 import { namedAttack } from '../verify/attack.ts'
-import { answers, type Evaluation, oneHot, preprocess, relativeErrors, startPoint } from '../verify/measure.ts'
+import { answers, type Evaluation, oneHot, relativeErrors, share, startPoint, survivors } from '../verify/measure.ts'
 import { attackByQueries } from '../verify/square.ts'
 
 /** What checkpoints are judged on. */
@@ -137,14 +137,7 @@ async function createValidator(
       seed: o.seed,
     }
     const found = await attackByQueries(asked, attackSquare, (from, to) => ({ labels: labels.slice(from, to), reference: null }), c)
-    let alive = 0
-    for (const [i, runs] of found.entries()) {
-      const y = (await asked([preprocess(runs[0]!, plain)]))[0]!
-      answers(y).forEach((a, s) => {
-        if (a === labels[i * size + s]) alive++
-      })
-    }
-    return alive / n
+    return share(await survivors(asked, found, labels, c))
   }
 
   const teacherAnswers = async (n: number): Promise<Int32Array> => {
