@@ -115,8 +115,8 @@ export function convInputGrad(b: Builder, dy: Value, w: Value, x: Value, a: Conv
 }
 
 /**
- * ∂L/∂w of a convolution: at every kernel place a strided slice of the padded x, multiplied with dy over all positions and samples. Copying
- * the slices takes longer than multiplying them.
+ * ∂L/∂w of a convolution: what each place of the kernel sees of x, multiplied with dy over all positions and samples. Copying what it sees
+ * takes longer than multiplying it.
  */
 export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly number[], a: ConvAttrs): Value {
   const [O, cg, ...kernel] = wShape as [number, number, ...number[]]
@@ -126,9 +126,7 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
   const C = cg * a.group
   // Only what the windows reach is padded in (floor division may leave a rest that no window reads).
   const end = space.map((d, i) => Math.max(0, (out[i]! - 1) * a.strides[i]! + a.dilations[i]! * (kernel[i]! - 1) + 1 - d - a.pads[i]!))
-  const pads = [0, 0, ...a.pads.slice(0, rank), 0, 0, ...end]
-  const padded = pads.some((p) => p !== 0) ? b.emit(pad, [x], { pads, mode: 'constant', value: 0 }) : x
-  const axes = kernel.map((_, i) => i + 2)
+  const pads = [...a.pads.slice(0, rank), ...end]
   const K = sizeOf(kernel)
   const L = sizeOf(out)
   if (a.group === 1 && rank === 2 && K > 1 && a.strides.every((s) => s === 1)) {
@@ -137,6 +135,8 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
     const [rows, columns] = out as [number, number]
     const [dh, dw] = a.dilations as [number, number]
     const high = rows + dh * (kh - 1)
+    const wider = [0, 0, ...pads.slice(0, rank), 0, 0, ...end]
+    const padded = pads.some((p) => p !== 0) ? b.emit(pad, [x], { pads: wider, mode: 'constant', value: 0 }) : x
     const across = Array.from({ length: kw }, (_, j) =>
       b.emit(slice, [padded], { axes: [2, 3], starts: [0, j * dw], ends: [high, j * dw + columns], steps: [1, 1] }),
     )
@@ -151,36 +151,16 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
     const sum = b.emit(reduceSum, [product], { axes: [0], keepDims: false })
     return b.emit(transpose, [b.emit(reshape, [sum], { shape: [kw, C, O, kh] })], { perm: [2, 1, 3, 0] })
   }
-  const taps = Array.from({ length: K }, (_, t) => {
-    const at: number[] = []
-    let rest = t
-    for (let i = rank - 1; i >= 0; i--) {
-      at[i] = (rest % kernel[i]!) * a.dilations[i]!
-      rest = Math.floor(rest / kernel[i]!)
-    }
-    return K === 1 && pads.every((p) => p === 0) && a.strides.every((s) => s === 1)
-      ? padded
-      : b.emit(slice, [padded], { axes, starts: at, ends: at.map((s, i) => s + (out[i]! - 1) * a.strides[i]! + 1), steps: a.strides })
-  })
-  if (a.group === 1) {
-    // [N, K·C, L] · [N, L, O] → Σ_N → [K·C, O]
-    const columns = b.emit(reshape, [taps.length === 1 ? taps[0]! : b.emit(concat, taps, { axis: 1 })], { shape: [0, K * C, L] })
-    const rows = b.emit(transpose, [b.emit(reshape, [dy], { shape: [0, O, L] })], { perm: [0, 2, 1] })
-    const sum = b.emit(reduceSum, [b.emit(matmul, [columns, rows], {})], { axes: [0], keepDims: false })
-    const split = b.emit(reshape, [sum], { shape: [K, C, O] })
-    return b.emit(reshape, [b.emit(transpose, [split], { perm: [2, 1, 0] })], { shape: [O, C, ...kernel] })
-  }
-  // Groups become a batch axis: [G, C/G·K, N·L] · [G, N·L, O/G]
-  const G = a.group
-  const og = O / G
-  const stacked = taps.map((t) => b.emit(reshape, [t], { shape: [0, G, cg, 1, L] }))
-  const columns = b.emit(transpose, [stacked.length === 1 ? stacked[0]! : b.emit(concat, stacked, { axis: 3 })], { perm: [1, 2, 3, 0, 4] })
-  const left = b.emit(reshape, [columns], { shape: [G, cg * K, -1] })
-  const right = b.emit(reshape, [b.emit(transpose, [b.emit(reshape, [dy], { shape: [0, G, og, L] })], { perm: [1, 0, 3, 2] })], {
-    shape: [G, -1, og],
-  })
-  const product = b.emit(transpose, [b.emit(matmul, [left, right], {})], { perm: [0, 2, 1] })
-  return b.emit(reshape, [product], { shape: [O, cg, ...kernel] })
+  // Convolved with kernels of a single one each, every channel gives what its places see; groups multiply apart.
+  const places = Float32Array.from({ length: C * K * K }, (_, i) => (i % K === Math.floor(i / K) % K ? 1 : 0))
+  const still = K === 1 && [...pads, ...a.strides.map((v) => v - 1)].every((v) => v === 0)
+  const seen = (): Value =>
+    b.emit(conv, [x, b.constant(tensorOf(x.dtype, [C * K, 1, ...kernel], places), 'places')], { ...a, pads, group: C })
+  // [N, G, C/G·K, L] · [N, G, L, O/G] → Σ_N → [G, C/G·K, O/G]
+  const left = b.emit(reshape, [still ? x : cropTo(b, seen(), dy)], { shape: [0, a.group, cg * K, L] })
+  const right = b.emit(reshape, [dy], { shape: [0, a.group, O / a.group, L] })
+  const sum = b.emit(reduceSum, [b.emit(matmul, [left, swapLast(b, right)], {})], { axes: [0], keepDims: false })
+  return b.emit(reshape, [swapLast(b, sum)], { shape: [O, cg, ...kernel] })
 }
 
 /** y[n, o, p·s + k·d − pad] = b_o + Σ_{c,p} w[c,o,k]·x[n,c,p]. x [N, C, …], w [C, O/G, …], b [O] → [N, O, …] */
@@ -323,6 +303,13 @@ export const matmul: Op<Record<string, never>> = {
       { quant: out },
     )
   },
+}
+
+/** Σ x·y over all elements, a scalar: one product of rows per sample, which runtimes spread over their threads. */
+export function dot(b: Builder, x: Value, y: Value): Value {
+  const rows = (v: Value): Value => b.emit(reshape, [v], { shape: shapeOf(x).length < 2 ? [1, 1, -1] : [0, 1, -1] })
+  const each = b.emit(matmul, [rows(x), swapLast(b, rows(y))], {})
+  return b.emit(reduceSum, [each], { axes: [0, 1, 2], keepDims: false })
 }
 
 /** The last two axes exchanged. */

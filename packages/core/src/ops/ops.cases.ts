@@ -264,6 +264,7 @@ export const cases: readonly Case[] = [
     inputs: [x4],
     attrs: { ...win({ strides: [2, 2], pads: [0, 1, 1, 0] }), kernel: [2, 3], ceil: true, countIncludePad: true },
   },
+  { op: averagePool, note: 'one window', inputs: [x4], attrs: { ...win(), kernel: [5, 6], ceil: false, countIncludePad: false } },
   { op: globalAveragePool, inputs: [x4], attrs: {} },
   { op: globalMaxPool, inputs: [x4], attrs: {} },
   // normalization
