@@ -4,7 +4,8 @@ import type { Op } from '../ir/op.ts'
 import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
 import { quantizeValue } from '../math/fixedPoint.ts'
 import { reduceTo, reshape } from './broadcasting.ts'
-import { clip, div, equal, mask, mul, round, sub } from './elementwise.ts'
+import { dot } from './conv.ts'
+import { clip, div, equal, mask, mul, sub } from './elementwise.ts'
 import { quantize } from './integer.ts'
 import { shapeOf, typed } from './shapes.ts'
 
@@ -42,13 +43,13 @@ export const fakeQuant: Op<FakeQuantAttrs> = {
     if (!dy) return [null, null]
     const [x, scale] = node.inputs as [Value, Value]
     const { lo, hi, axis } = node.attrs
-    const v = b.emit(div, [x, against(b, scale, x, axis)], {})
-    const c = b.emit(clip, [v], { min: lo, max: hi })
-    const inside = mask(b, equal, v, c)
-    const dx = wanted[0] ? b.emit(mul, [dy, inside], {}) : null
+    const s = against(b, scale, x, axis)
+    const v = b.emit(div, [x, s], {})
+    const dx = b.emit(mul, [dy, mask(b, equal, v, b.emit(clip, [v], { min: lo, max: hi }))], {})
     if (!wanted[1]) return [dx, null]
-    const step = b.emit(sub, [b.emit(round, [c], {}), b.emit(mul, [inside, v], {})], {})
-    const ds = reduceTo(b, b.emit(mul, [dy, step], {}), against(b, scale, x, axis))
+    // With y = s·r, LSQ's Σ dy·(r − [inside]·v) is (Σ dy·y − Σ dx·x)/s: two scalar products of tensors that are there already.
+    const along = (p: Value, q: Value): Value => (axis === null ? dot(b, p, q) : reduceTo(b, b.emit(mul, [p, q], {}), s))
+    const ds = b.emit(div, [b.emit(sub, [along(dy, node.outputs[0]!), along(dx, x)], {}), s], {})
     return [dx, axis === null ? ds : b.emit(reshape, [ds], { shape: [-1] })]
   },
   weights: null,

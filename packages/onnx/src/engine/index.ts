@@ -23,6 +23,9 @@ export interface LoadedModel extends Model {
   readonly outputNames: readonly string[]
 }
 
+/** Quantizers of our own graphs stay as they are written: fused with layers they would count differently, and each reader would get a copy. */
+const AS_WRITTEN = { extra: { session: { disable_quant_qdq: '1' } } }
+
 /**
  * Starts a worker with onnxruntime-node. Models take and give tensors in the order of their inputs and outputs.
  * Loading and running reject with CompileError carrying onnxruntime's own message.
@@ -38,16 +41,17 @@ export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
     ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
   }
   let sessions = 0
-  const loadBytes = async (bytes: Uint8Array): Promise<LoadedModel> => {
+  const start = async (bytes: Uint8Array, extra: object): Promise<LoadedModel> => {
     const id = sessions++
-    const { inputs, outputs } = await ask<{ inputs: string[]; outputs: string[] }>({ type: 'load', session: id, bytes, options: session })
+    const options = { ...session, ...extra }
+    const { inputs, outputs } = await ask<{ inputs: string[]; outputs: string[] }>({ type: 'load', session: id, bytes, options })
     const run = (tensors: readonly Tensor[]): Promise<Tensor[]> => ask({ type: 'run', session: id, inputs: tensors })
     return Object.assign(run, { inputNames: inputs, outputNames: outputs, release: () => ask<void>({ type: 'release', session: id }) })
   }
   return {
     name: 'onnxruntime',
-    loadBytes,
-    load: (graph: Graph) => loadBytes(writeModel({ ...graph, origin: null })),
+    loadBytes: (bytes) => start(bytes, {}),
+    load: (graph: Graph) => start(writeModel({ ...graph, origin: null }), AS_WRITTEN),
     close,
   }
 }
