@@ -135,32 +135,34 @@ export function convWeightGrad(b: Builder, x: Value, dy: Value, wShape: readonly
     const [rows, columns] = out as [number, number]
     const [dh, dw] = a.dilations as [number, number]
     const high = rows + dh * (kh - 1)
-    const wider = [0, 0, ...pads.slice(0, rank), 0, 0, ...end]
-    const padded = pads.some((p) => p !== 0) ? b.emit(pad, [x], { pads: wider, mode: 'constant', value: 0 }) : x
-    const across = Array.from({ length: kw }, (_, j) =>
-      b.emit(slice, [padded], { axes: [2, 3], starts: [0, j * dw], ends: [high, j * dw + columns], steps: [1, 1] }),
-    )
-    const wide = b.emit(reshape, [kw === 1 ? across[0]! : b.emit(concat, across, { axis: 1 })], { shape: [0, kw * C, high * columns] })
+    const wide = b.emit(reshape, [whatPlacesSee(b, x, [1, kw], { strides: [1, 1], dilations: [1, dw], pads })], {
+      shape: [0, C * kw, high * columns],
+    })
     // dy with as many rows of zeros in between that, cut into pieces of `high` rows, every next piece has it one kernel row further down.
     const none = b.emit(slice, [dy], { axes: [2], starts: [0], ends: [0], steps: [1] })
     const gap = b.emit(pad, [none], { pads: [0, 0, 0, 0, 0, 0, kh * dh, 0], mode: 'constant', value: 0 })
     const spaced = Array.from({ length: 2 * kh - 1 }, (_, i) => (i % 2 ? gap : dy))
     const down = b.emit(reshape, [kh === 1 ? dy : b.emit(concat, spaced, { axis: 2 })], { shape: [0, O * kh, high * columns] })
-    // [N, kw·C, L] · [N, L, O·kh] → Σ_N → [kw, C, O, kh]
+    // [N, C·kw, L] · [N, L, O·kh] → Σ_N → [C, kw, O, kh]
     const product = b.emit(matmul, [wide, b.emit(transpose, [down], { perm: [0, 2, 1] })], {})
     const sum = b.emit(reduceSum, [product], { axes: [0], keepDims: false })
-    return b.emit(transpose, [b.emit(reshape, [sum], { shape: [kw, C, O, kh] })], { perm: [2, 1, 3, 0] })
+    return b.emit(transpose, [b.emit(reshape, [sum], { shape: [C, kw, O, kh] })], { perm: [2, 0, 3, 1] })
   }
-  // Convolved with kernels of a single one each, every channel gives what its places see; groups multiply apart.
-  const places = Float32Array.from({ length: C * K * K }, (_, i) => (i % K === Math.floor(i / K) % K ? 1 : 0))
   const still = K === 1 && [...pads, ...a.strides.map((v) => v - 1)].every((v) => v === 0)
-  const seen = (): Value =>
-    b.emit(conv, [x, b.constant(tensorOf(x.dtype, [C * K, 1, ...kernel], places), 'places')], { ...a, pads, group: C })
   // [N, G, C/G·K, L] · [N, G, L, O/G] → Σ_N → [G, C/G·K, O/G]
-  const left = b.emit(reshape, [still ? x : cropTo(b, seen(), dy)], { shape: [0, a.group, cg * K, L] })
+  const left = b.emit(reshape, [still ? x : cropTo(b, whatPlacesSee(b, x, kernel, { ...a, pads }), dy)], {
+    shape: [0, a.group, cg * K, L],
+  })
   const right = b.emit(reshape, [dy], { shape: [0, a.group, O / a.group, L] })
   const sum = b.emit(reduceSum, [b.emit(matmul, [left, swapLast(b, right)], {})], { axes: [0], keepDims: false })
   return b.emit(reshape, [swapLast(b, sum)], { shape: [O, cg, ...kernel] })
+}
+
+/** For each channel and each place of the kernel, what it sees of x: convolved with a kernel of a single one. [N, C, …] → [N, C·K, …] */
+function whatPlacesSee(b: Builder, x: Value, kernel: readonly number[], a: Omit<ConvAttrs, 'group'>): Value {
+  const [C, K] = [shapeOf(x)[1] as number, sizeOf(kernel)]
+  const places = Float32Array.from({ length: C * K * K }, (_, i) => (i % K === Math.floor(i / K) % K ? 1 : 0))
+  return b.emit(conv, [x, b.constant(tensorOf(x.dtype, [C * K, 1, ...kernel], places), 'places')], { ...a, group: C })
 }
 
 /** y[n, o, p·s + k·d − pad] = b_o + Σ_{c,p} w[c,o,k]·x[n,c,p]. x [N, C, …], w [C, O/G, …], b [O] → [N, O, …] */
