@@ -101,7 +101,7 @@ function training(c: Command): Command {
       new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
     )
     .option('--convex-sums', 'the penalty counts residual sums as convex combinations')
-    .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.5/255)', ratio)
+    .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.75/255)', ratio)
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
     .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
     .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01, on 8 bits 0.002)', number)

@@ -40,23 +40,28 @@ const SMALLEST_BATCH = 4
 
 /** Hyper-parameters chosen on held-out training images of CIFAR-10 with a ResNet-8. */
 const RECIPE = {
-  rate: 0.01,
   /** On eight bits there is little to learn and something to lose. */
   fineRate: 0.002,
   warmup: 20,
   temperature: 4,
-  labelWeight: 0.25,
   teacherWeight: 1,
   beta: 0.001,
   /** Images that only resemble real ones teach less than the penalty takes. */
   betaWithoutData: 0,
-  epsilon: 0.5 / 255,
+  epsilon: 0.75 / 255,
   averaging: 0.98,
 }
+/** What depends on how much is asked for. `kept` is the share of β left for the quantized network where the float one was trained before: it only has to keep what was gained. */
+interface Pace {
+  readonly rate: { readonly float: number; readonly quantized: number }
+  readonly labelWeight: number
+  readonly kept: number
+}
+/** The default's small radius is learned as well in smaller steps, which take less of the clean accuracy. */
+const GENTLE: Pace = { rate: { float: 0.005, quantized: 0.008 }, labelWeight: 0.5, kept: 0.4 }
+const FIRM: Pace = { rate: { float: 0.01, quantized: 0.01 }, labelWeight: 0.25, kept: 0.15 }
 /** Share of `--robust`'s radius that is left for the quantized network, which is coarser and starts from a robust one. */
 const QUANTIZED_RADIUS = 0.5
-/** Share of β that is left for the quantized network where the float one was trained before: it only has to keep what was gained. */
-const KEPT = 0.15
 /** Adversaries: half of each batch stays clean, ε grows over a quarter of the steps. */
 const ADVERSARY = { share: 0.5, ramp: 0.25 }
 /** Activation scales of adversarially trained networks may move by so much: free ones grow until few levels are left, and gradients with them. */
@@ -152,8 +157,11 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const loss = o.loss ?? (o.reinit && !c.teacher ? 'ce' : labelled ? 'ce+kd' : 'kd')
   if (loss !== 'kd' && !labelled) throw errors.usage(`--loss ${loss} needs labelled data`)
   if (o.reinit && loss !== 'ce' && !c.teacher) throw errors.usage(`--loss ${loss} with random weights needs a --teacher to follow`)
+  // Without data there is nothing real to be robust on, and random weights have nothing to keep.
+  const radius = o.robust ?? (s.synthetic || o.reinit || s.objective !== 'classify' ? 0 : RECIPE.epsilon)
+  const pace = radius > 0 && o.robust === undefined ? GENTLE : FIRM
   const weights = {
-    labelWeight: loss === 'kd' ? 0 : loss === 'ce' ? 1 : RECIPE.labelWeight,
+    labelWeight: loss === 'kd' ? 0 : loss === 'ce' ? 1 : pace.labelWeight,
     teacherWeight: loss === 'ce' ? 0 : RECIPE.teacherWeight,
   }
   const changes = await augmentationFor(c, validation, feed, loss !== 'kd')
@@ -162,8 +170,6 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const penalty = weight > 0 ? (o.lipschitzForm ?? 'orthogonal') : null
   if (!penalty && (o.lipschitzForm || o.convexSums))
     throw errors.usage('--lipschitz-form and --convex-sums shape the penalty, whose weight is 0', null, 'pass a --lipschitz-beta above 0')
-  // Without data there is nothing real to be robust on, and random weights have nothing to keep.
-  const radius = o.robust ?? (s.synthetic || o.reinit || s.objective !== 'classify' ? 0 : RECIPE.epsilon)
   const adversaries: Adversary | null = radius > 0 ? { epsilon: radius, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
   const steps = stepsFor(o, s)
 
@@ -197,7 +203,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
       // The default's small radius is learned in real numbers; quantized, the network follows what came of it.
       const adversary =
         stage === 'float' || !adversaries ? adversaries : o.robust ? { ...adversaries, epsilon: QUANTIZED_RADIUS * radius } : null
-      const beta = stage === 'quantized' && adversaries ? Number((KEPT * weight).toPrecision(3)) : weight
+      const beta = stage === 'quantized' && adversaries ? Number((pace.kept * weight).toPrecision(3)) : weight
       let written = Date.now()
       const label = stage === 'float' ? 'train' : 'fine-tune'
       const started = Date.now()
@@ -209,7 +215,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
         {
           steps,
           batch,
-          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : RECIPE.rate),
+          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : pace.rate[stage]),
           warmup: Math.min(RECIPE.warmup, Math.ceil(steps / 10)),
           optimizer: o.optimizer ?? 'adam',
           clip: o.clip ?? null,

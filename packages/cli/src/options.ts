@@ -62,7 +62,7 @@ export interface FinetuneOptions {
   readonly lipschitzForm?: PenaltyForm
   /** Residual sums count as convex combinations: the penalty holds the last layers to 1/g, g the Lipschitz constant of what sums give them. */
   readonly convexSums?: boolean
-  /** Trains on adversarial samples of this radius, in pixel units; 0 on none. Default: 0.5/255, in real numbers only; without data none. */
+  /** Trains on adversarial samples of this radius, in pixel units; 0 on none. Default: 0.75/255, in real numbers only; without data none. */
   readonly robust?: number
   /** Steps of those adversaries; 1 is R+FGSM, more is PGD. Default 1. */
   readonly robustSteps?: number
