@@ -48,8 +48,11 @@ export const fakeQuant: Op<FakeQuantAttrs> = {
     const dx = b.emit(mul, [dy, mask(b, equal, v, b.emit(clip, [v], { min: lo, max: hi }))], {})
     if (!wanted[1]) return [dx, null]
     // With y = s·r, LSQ's Σ dy·(r − [inside]·v) is (Σ dy·y − Σ dx·x)/s: two scalar products of tensors that are there already.
-    const along = (p: Value, q: Value): Value => (axis === null ? dot(b, p, q) : reduceTo(b, b.emit(mul, [p, q], {}), s))
-    const ds = b.emit(div, [b.emit(sub, [along(dy, node.outputs[0]!), along(dx, x)], {}), s], {})
+    const y = node.outputs[0]!
+    const product = (p: Value, q: Value): Value => b.emit(mul, [p, q], {})
+    const total =
+      axis === null ? b.emit(sub, [dot(b, dy, y), dot(b, dx, x)], {}) : reduceTo(b, b.emit(sub, [product(dy, y), product(dx, x)], {}), s)
+    const ds = b.emit(div, [total, s], {})
     return [dx, axis === null ? ds : b.emit(reshape, [ds], { shape: [-1] })]
   },
   weights: null,

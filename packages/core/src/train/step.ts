@@ -1,6 +1,6 @@
 import { type Builder, createBuilder } from '../ir/builder.ts'
 import { type Graph, type Node, usesOf, type Value } from '../ir/graph.ts'
-import { inline } from '../ir/rewrite.ts'
+import { inline, prune } from '../ir/rewrite.ts'
 import { scalar, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import type { Random } from '../math/random.ts'
 import { reduceSum, reshape } from '../ops/broadcasting.ts'
@@ -11,7 +11,7 @@ import { concat, slice } from '../ops/structure.ts'
 import { ascend, feedPixels, type Objective, type Preprocessing } from '../passes/attackStep.ts'
 import { differentiate } from '../passes/autodiff.ts'
 import { inputFactor, matrixPenalty, operatorPenalty, type PenaltyForm, sumFactors } from './orthogonality.ts'
-import type { Trainable } from './trainable.ts'
+import type { Parameter, Trainable } from './trainable.ts'
 
 export type OptimizerName = 'adam' | 'sgd'
 export const optimizerNames: readonly OptimizerName[] = ['adam', 'sgd']
@@ -111,17 +111,13 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
   const z = forward(feedPixels(b, x, o.preprocessing))
   const { loss, dz, correct } = o.objective === 'classify' ? classification(b, z, follow, target, o) : regression(b, z, target)
   const gradients = differentiate(b, [{ y: z, dy: dz }], values)
-  const joined = b.emit(
-    concat,
-    gradients.map((g) => b.emit(reshape, [g], { shape: [-1] })),
-    { axis: 0 },
-  )
-  const length = b.emit(sqrt, [b.emit(reduceSum, [b.emit(mul, [joined, joined], {})], { axes: [0], keepDims: false })], {})
+  const gradient = joined(b, gradients)
+  const length = b.emit(sqrt, [total(b, b.emit(mul, [gradient, gradient], {}))], {})
   const limit =
     o.clip === null
       ? null
       : b.emit(minimum, [b.scalar(1), b.emit(div, [b.scalar(o.clip), b.emit(maximum, [length, b.scalar(1e-30)], {})], {})], {})
-  const g = limit ? b.emit(mul, [joined, limit], {}) : joined
+  const g = limit ? b.emit(mul, [gradient, limit], {}) : gradient
 
   const rates = b.constant(
     perElement(trainable, (p) => p.rate),
@@ -136,14 +132,13 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
     const size = b.emit(add, [b.emit(sqrt, [b.emit(mul, [next[1]!, corrections[1]!], {})], {}), b.scalar(EPSILON)], {})
     direction = b.emit(div, [direction, size], {})
   }
-  const step = b.emit(mul, [b.emit(mul, [direction, rates], {}), rate], {})
-  let moved = b.emit(sub, [flat, step], {})
+  let moved = b.emit(sub, [flat, b.emit(mul, [b.emit(mul, [direction, rates], {}), rate], {})], {})
 
   let penalty = b.scalar(0)
   if (push) {
     const { total, step } = penalties(b, trainable, values, push, o)
     penalty = total
-    moved = b.emit(sub, [moved, step], {})
+    if (step) moved = b.emit(sub, [moved, step], {})
   }
   if (parameters.some((p) => Number.isFinite(p.lo) || Number.isFinite(p.hi))) {
     const wide = (v: number): number => Math.min(Math.max(v, -3e38), 3e38)
@@ -170,7 +165,7 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
       {},
     )
   }
-  const graph = b.build('qdq', [moved, ...next, loss, correct, penalty, length])
+  const graph = prune(b.build('qdq', [moved, ...next, loss, correct, penalty, length]))
   const directions = graph.inputs.filter((v) => v.name.startsWith(DIRECTION))
   return {
     graph,
@@ -261,14 +256,11 @@ function regression(b: Builder, z: Value, teacher: Value): Loss {
  * Σ over layers of the penalty, and the step it asks for in the flat vector (zero for all that is no weight). A layer's step is
  * push·∇/(1 + 2·push·√(2·penalty)): where singular values are large, the plain step would overshoot.
  */
-function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value } {
-  const steps = new Map<number, Value>()
-  let sum = b.scalar(0)
+function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value | null } {
   const { producer } = usesOf(t.source)
   const sums = o.convexSums ? sumFactors(t.source) : null
-  for (const { node, weight } of t.layers) {
-    const index = t.parameters.indexOf(weight)
-    const w = values[index]!
+  const layers = t.layers.map(({ node, weight }) => {
+    const w = values[t.parameters.indexOf(weight)]!
     const factor = inputFactor(node, o.preprocessing.scale, t.source.inputs[0]!, producer)
     const gain = sums?.get(node) ?? 1
     const whole = gain === 1 ? factor : mul.eval([factor ?? scalar(1), scalar(gain)], {})[0]!
@@ -276,22 +268,40 @@ function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Val
     const own = stretch ? b.emit(mul, [w, stretch], {}) : w
     const { value, gradient } =
       o.penalty === 'operator' ? operatorPenalty(b, node, own, directionFor(b, node)) : matrixPenalty(b, node, own, o.penalty!)
-    const defect = b.emit(sqrt, [b.emit(mul, [value, b.scalar(2)], {})], {})
-    const damped = b.emit(div, [push, b.emit(add, [b.emit(mul, [b.emit(mul, [push, b.scalar(2)], {}), defect], {}), b.scalar(1)], {})], {})
-    const step = b.emit(mul, [stretch ? b.emit(div, [gradient, stretch], {}) : gradient, damped], {})
-    const row = b.emit(reshape, [step], { shape: [-1] })
-    const have = steps.get(index)
-    steps.set(index, have ? b.emit(add, [have, row], {}) : row)
-    sum = b.emit(add, [sum, value], {})
-  }
+    return { weight, value, gradient: stretch ? b.emit(div, [gradient, stretch], {}) : gradient }
+  })
+  if (layers.length === 0) return { total: b.scalar(0), step: null }
+  const each = joined(
+    b,
+    layers.map((l) => l.value),
+  )
+  const defects = b.emit(sqrt, [b.emit(mul, [each, b.scalar(2)], {})], {})
+  const brakes = b.emit(add, [b.emit(mul, [defects, b.emit(mul, [push, b.scalar(2)], {})], {}), b.scalar(1)], {})
+  const pushes = b.emit(div, [push, brakes], {})
+  const steps = new Map<Parameter, Value>()
+  layers.forEach(({ weight, gradient }, i) => {
+    const own = b.emit(slice, [pushes], { axes: [0], starts: [i], ends: [i + 1], steps: [1] })
+    const step = b.emit(mul, [b.emit(reshape, [gradient], { shape: [-1] }), own], {})
+    const have = steps.get(weight)
+    steps.set(weight, have ? b.emit(add, [have, step], {}) : step)
+  })
   const zeros = (n: number): Value => b.constant(tensorOf('float32', [n], new Float32Array(n)), 'zeros')
-  const step = b.emit(
+  return {
+    total: total(b, each),
+    step: joined(
+      b,
+      t.parameters.map((p) => steps.get(p) ?? zeros(p.size)),
+    ),
+  }
+}
+
+/** All elements of some values, one after another: a vector. */
+const joined = (b: Builder, values: readonly Value[]): Value =>
+  b.emit(
     concat,
-    t.parameters.map((p, i) => steps.get(i) ?? zeros(p.size)),
+    values.map((v) => (v.shape!.length === 1 ? v : b.emit(reshape, [v], { shape: [-1] }))),
     { axis: 0 },
   )
-  return { total: sum, step }
-}
 
 const directionFor = (b: Builder, node: Node): Value =>
   b.input(`${DIRECTION}${node.outputs[0]!.name}`, { dtype: 'float32', shape: [1, ...node.inputs[0]!.shape!.slice(1)] })

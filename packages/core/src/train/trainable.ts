@@ -140,7 +140,7 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
   const split = (b: Builder, flat: Value): readonly Value[] =>
     parameters.map((p) => {
       const part = b.emit(slice, [flat], { axes: [0], starts: [p.offset], ends: [p.offset + p.size], steps: [1] })
-      return b.emit(reshape, [part], { shape: p.shape })
+      return p.shape.length === 1 ? part : b.emit(reshape, [part], { shape: p.shape })
     })
   const index = new Map(parameters.map((p, i) => [p, i]))
   const closed = scoring(graph)
