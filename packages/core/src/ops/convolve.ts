@@ -37,9 +37,12 @@ const to3 = (xs: readonly number[], fill: number): [number, number, number] => {
 
 type Numbers = ArrayLike<number>
 
+/** Output channels that are summed side by side: their sums do not wait for each other. */
+const LANES = 4
+
 /**
  * y[n,o,p] = Σ_{c,k} w[o,c,k] · x[n, g·C/G + c, p·s + k·d − pad]; exact for integers (sums of doubles below 2^53).
- * x [N, C, …], w [O, C/G, …] → [N, O, …]. Rows are accumulated whole, which keeps the innermost loop contiguous.
+ * x [N, C, …], w [O, C/G, …] → [N, O, …]. What the windows of one output row see is laid out once and read by every channel.
  */
 export function convolve(
   x: Numbers,
@@ -58,35 +61,53 @@ export function convolve(
   const [dd, dh, dw] = to3(a.dilations, 1)
   const [pd, ph, pw] = to3(a.pads.slice(0, a.strides.length), 0)
   const og = O / a.group
-  const y = new Float64Array(N * O * OD * OH * OW)
+  const K = cg * KD * KH * KW
+  const P = OD * OH * OW
+  const y = new Float64Array(N * O * P)
+  const weights = Float64Array.from(w)
+  const seen = new Float64Array(OW * K)
+  const look = (base: number, od: number, oh: number): void => {
+    seen.fill(0)
+    for (let c = 0, k = 0; c < cg; c++)
+      for (let kd = 0; kd < KD; kd++)
+        for (let kh = 0; kh < KH; kh++) {
+          const [id, ih] = [od * sd + kd * dd - pd, oh * sh + kh * dh - ph]
+          const inside = id >= 0 && id < D && ih >= 0 && ih < H
+          for (let kw = 0; kw < KW; kw++, k++) {
+            if (!inside) continue
+            const row = base + ((c * D + id) * H + ih) * W + kw * dw - pw
+            const first = Math.max(0, Math.ceil((pw - kw * dw) / sw))
+            const last = Math.min(OW - 1, Math.floor((W - 1 + pw - kw * dw) / sw))
+            for (let ow = first; ow <= last; ow++) seen[ow * K + k] = x[row + ow * sw]!
+          }
+        }
+  }
   for (let n = 0; n < N; n++)
-    for (let o = 0; o < O; o++) {
-      const c0 = Math.floor(o / og) * cg
-      const yBase = (n * O + o) * OD * OH * OW
-      for (let c = 0; c < cg; c++) {
-        const xBase = (n * C + c0 + c) * D * H * W
-        const wBase = (o * cg + c) * KD * KH * KW
-        for (let kd = 0; kd < KD; kd++)
-          for (let kh = 0; kh < KH; kh++)
-            for (let kw = 0; kw < KW; kw++) {
-              const f = w[wBase + (kd * KH + kh) * KW + kw]!
-              if (f === 0) continue
-              const first = Math.max(0, Math.ceil((pw - kw * dw) / sw))
-              const last = Math.min(OW - 1, Math.floor((W - 1 + pw - kw * dw) / sw))
-              for (let od = 0; od < OD; od++) {
-                const id = od * sd + kd * dd - pd
-                if (id < 0 || id >= D) continue
-                for (let oh = 0; oh < OH; oh++) {
-                  const ih = oh * sh + kh * dh - ph
-                  if (ih < 0 || ih >= H) continue
-                  const yRow = yBase + (od * OH + oh) * OW
-                  const xRow = xBase + (id * H + ih) * W + kw * dw - pw
-                  for (let ow = first; ow <= last; ow++) y[yRow + ow]! += f * x[xRow + ow * sw]!
-                }
+    for (let g = 0; g < a.group; g++)
+      for (let od = 0; od < OD; od++)
+        for (let oh = 0; oh < OH; oh++) {
+          look((n * C + g * cg) * D * H * W, od, oh)
+          for (let o = g * og; o < (g + 1) * og; o += LANES) {
+            const lanes = Math.min(LANES, (g + 1) * og - o)
+            const w0 = o * K
+            const [w1, w2, w3] = [w0 + Math.min(1, lanes - 1) * K, w0 + Math.min(2, lanes - 1) * K, w0 + Math.min(3, lanes - 1) * K]
+            for (let ow = 0; ow < OW; ow++) {
+              let [s0, s1, s2, s3] = [0, 0, 0, 0]
+              for (let k = 0, i = ow * K; k < K; k++, i++) {
+                const v = seen[i]!
+                s0 += v * weights[w0 + k]!
+                s1 += v * weights[w1 + k]!
+                s2 += v * weights[w2 + k]!
+                s3 += v * weights[w3 + k]!
               }
+              const at = (n * O + o) * P + (od * OH + oh) * OW + ow
+              y[at] = s0
+              if (lanes > 1) y[at + P] = s1
+              if (lanes > 2) y[at + 2 * P] = s2
+              if (lanes > 3) y[at + 3 * P] = s3
             }
-      }
-    }
+          }
+        }
   return y
 }
 

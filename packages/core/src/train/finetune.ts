@@ -306,7 +306,9 @@ function oneHotOf(indices: Uint32Array, labels: Int32Array, classes: readonly nu
 function startOf(pixels: Tensor, step: number, o: TrainingOptions, a: Adversary, random: Random): StepInputs['attack'] {
   const epsilon = radius(step, o, a)
   const x0 = rows(pixels, 0, Math.round(pixels.shape[0]! * a.share))
-  const start = Float32Array.from(x0.data as Float32Array, (v) => Math.min(1, Math.max(0, v + (2 * random.uniform() - 1) * epsilon)))
+  const from = x0.data as Float32Array
+  const start = new Float32Array(from.length)
+  for (let i = 0; i < start.length; i++) start[i] = Math.min(1, Math.max(0, from[i]! + (2 * random.uniform() - 1) * epsilon))
   return {
     start: tensorOf('float32', x0.shape, start),
     epsilon,
