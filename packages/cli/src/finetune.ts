@@ -29,7 +29,7 @@ import type { Setting } from './setting.ts'
 /** Steps of each stage, and the multiply–accumulates they may take: larger networks get fewer. */
 const EFFORT: Record<Effort, { readonly steps: number; readonly macs: number }> = {
   fast: { steps: 300, macs: 4e12 },
-  default: { steps: 850, macs: 1e13 },
+  default: { steps: 720, macs: 1e13 },
   max: { steps: 4000, macs: 6e13 },
 }
 /** Forward, backward in the activations, backward in the weights. */
@@ -67,7 +67,7 @@ const ADVERSARY = { share: 0.5, ramp: 0.25 }
 /** Activation scales of adversarially trained networks may move by so much: free ones grow until few levels are left, and gradients with them. */
 const ROBUST_BOUNDS: ScaleBounds = [1 / 2, 1]
 /** Validations in one run, and what they use. */
-const VALIDATION = { times: 3, epsilon: 1 / 255, steps: 10, square: { samples: 128, queries: 100 } }
+const VALIDATION = { times: 3, epsilon: 1 / 255, steps: 5, square: { samples: 128, queries: 100 } }
 /** Milliseconds between checkpoints, beside those at validations. */
 const CHECKPOINT_EVERY = 20_000
 
@@ -128,7 +128,7 @@ export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
 }
 
 /** Share of the steps that synthetic images are good for: beyond, the network learns them instead of what they stand for. */
-const WITHOUT_DATA = 0.5
+const WITHOUT_DATA = 0.6
 
 /** Steps of each stage. */
 function stepsFor(o: ConvertOptions, { macs, trainingBatch, synthetic }: Setting): number {
