@@ -37,12 +37,10 @@ const to3 = (xs: readonly number[], fill: number): [number, number, number] => {
 
 type Numbers = ArrayLike<number>
 
-/** Output channels that are summed side by side: their sums do not wait for each other. */
-const LANES = 4
-
 /**
  * y[n,o,p] = Σ_{c,k} w[o,c,k] · x[n, g·C/G + c, p·s + k·d − pad]; exact for integers (sums of doubles below 2^53).
- * x [N, C, …], w [O, C/G, …] → [N, O, …]. What the windows of one output row see is laid out once and read by every channel.
+ * x [N, C, …], w [O, C/G, …] → [N, O, …]. What the windows of one output row see is laid out once and read by every
+ * channel, four of them at a time: sums that do not wait for each other overlap in the processor.
  */
 export function convolve(
   x: Numbers,
@@ -64,7 +62,7 @@ export function convolve(
   const K = cg * KD * KH * KW
   const P = OD * OH * OW
   const y = new Float64Array(N * O * P)
-  const weights = Float64Array.from(w)
+  const weights = new Float64Array(w)
   const seen = new Float64Array(OW * K)
   const look = (base: number, od: number, oh: number): void => {
     seen.fill(0)
@@ -87,10 +85,11 @@ export function convolve(
       for (let od = 0; od < OD; od++)
         for (let oh = 0; oh < OH; oh++) {
           look((n * C + g * cg) * D * H * W, od, oh)
-          for (let o = g * og; o < (g + 1) * og; o += LANES) {
-            const lanes = Math.min(LANES, (g + 1) * og - o)
-            const w0 = o * K
-            const [w1, w2, w3] = [w0 + Math.min(1, lanes - 1) * K, w0 + Math.min(2, lanes - 1) * K, w0 + Math.min(3, lanes - 1) * K]
+          for (let o = g * og; o < (g + 1) * og; o += 4) {
+            // Past the group's last channel the last one is summed again.
+            const left = (g + 1) * og - 1 - o
+            const [o1, o2, o3] = [o + Math.min(1, left), o + Math.min(2, left), o + Math.min(3, left)]
+            const [w0, w1, w2, w3] = [o * K, o1 * K, o2 * K, o3 * K]
             for (let ow = 0; ow < OW; ow++) {
               let [s0, s1, s2, s3] = [0, 0, 0, 0]
               for (let k = 0, i = ow * K; k < K; k++, i++) {
@@ -100,11 +99,11 @@ export function convolve(
                 s2 += v * weights[w2 + k]!
                 s3 += v * weights[w3 + k]!
               }
-              const at = (n * O + o) * P + (od * OH + oh) * OW + ow
-              y[at] = s0
-              if (lanes > 1) y[at + P] = s1
-              if (lanes > 2) y[at + 2 * P] = s2
-              if (lanes > 3) y[at + 3 * P] = s3
+              const at = n * O * P + (od * OH + oh) * OW + ow
+              y[at + o * P] = s0
+              y[at + o1 * P] = s1
+              y[at + o2 * P] = s2
+              y[at + o3 * P] = s3
             }
           }
         }
