@@ -93,7 +93,7 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
   const start = some ? b.input('start', { dtype: 'float32', shape: [some, ...item] }) : null
   const [epsilon, alpha] = start ? [b.input('epsilon', number), b.input('alpha', number)] : []
   const rate = b.input('rate', number)
-  const push = o.penalty ? b.input('push', number) : null
+  const push = o.penalty && trainable.layers.length ? b.input('push', number) : null
   const corrections = moments.map((_, i) => b.input(`correction${i + 1}`, number))
 
   const values = trainable.split(b, flat)
@@ -132,13 +132,14 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
     const size = b.emit(add, [b.emit(sqrt, [b.emit(mul, [next[1]!, corrections[1]!], {})], {}), b.scalar(EPSILON)], {})
     direction = b.emit(div, [direction, size], {})
   }
-  let moved = b.emit(sub, [flat, b.emit(mul, [b.emit(mul, [direction, rates], {}), rate], {})], {})
+  const step = b.emit(mul, [b.emit(mul, [direction, rates], {}), rate], {})
+  let moved = b.emit(sub, [flat, step], {})
 
   let penalty = b.scalar(0)
   if (push) {
     const { total, step } = penalties(b, trainable, values, push, o)
     penalty = total
-    if (step) moved = b.emit(sub, [moved, step], {})
+    moved = b.emit(sub, [moved, step], {})
   }
   if (parameters.some((p) => Number.isFinite(p.lo) || Number.isFinite(p.hi))) {
     const wide = (v: number): number => Math.min(Math.max(v, -3e38), 3e38)
@@ -256,7 +257,7 @@ function regression(b: Builder, z: Value, teacher: Value): Loss {
  * Σ over layers of the penalty, and the step it asks for in the flat vector (zero for all that is no weight). A layer's step is
  * push·∇/(1 + 2·push·√(2·penalty)): where singular values are large, the plain step would overshoot.
  */
-function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value | null } {
+function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Value, o: StepOptions): { total: Value; step: Value } {
   const { producer } = usesOf(t.source)
   const sums = o.convexSums ? sumFactors(t.source) : null
   const layers = t.layers.map(({ node, weight }) => {
@@ -270,7 +271,6 @@ function penalties(b: Builder, t: Trainable, values: readonly Value[], push: Val
       o.penalty === 'operator' ? operatorPenalty(b, node, own, directionFor(b, node)) : matrixPenalty(b, node, own, o.penalty!)
     return { weight, value, gradient: stretch ? b.emit(div, [gradient, stretch], {}) : gradient }
   })
-  if (layers.length === 0) return { total: b.scalar(0), step: null }
   const each = joined(
     b,
     layers.map((l) => l.value),
