@@ -134,11 +134,10 @@ export function startPoint(x0: Tensor, attack: Attack, random: Random): Tensor {
       for (let i = 0; i < per; i++) delta[s * per + i]! *= radius / Math.sqrt(norm)
     }
   }
-  return tensorOf(
-    'float32',
-    x0.shape,
-    Float32Array.from(from as Float32Array, (v, i) => Math.min(1, Math.max(0, Math.fround(v + delta[i]!)))),
-  )
+  // A plain loop: Float32Array.from with a function takes several times as long.
+  const start = new Float32Array(from.length)
+  for (let i = 0; i < start.length; i++) start[i] = Math.min(1, Math.max(0, from[i]! + delta[i]!))
+  return tensorOf('float32', x0.shape, start)
 }
 
 /**
