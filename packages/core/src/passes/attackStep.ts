@@ -2,7 +2,8 @@ import { type Builder, createBuilder } from '../ir/builder.ts'
 import { errors } from '../ir/errors.ts'
 import { type Graph, usesOf, type Value } from '../ir/graph.ts'
 import { inline, prune } from '../ir/rewrite.ts'
-import type { Tensor } from '../ir/tensor.ts'
+import { numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import type { Random } from '../math/random.ts'
 import { reduceSum as sum } from '../ops/broadcasting.ts'
 import { abs, add, div, maximum, minimum, mul, sign, sqrt, sub } from '../ops/elementwise.ts'
 import { logSoftmax, softmax } from '../ops/normalize.ts'
@@ -72,6 +73,19 @@ export function ascend(
   const [g] = differentiate(b, [{ y, dy }], [x]) as [Value]
   const next = norm === 'linf' ? stepInf(b, x, x0, g, epsilon, alpha) : stepTwo(b, x, x0, g, epsilon, alpha)
   return b.emit(minimum, [b.emit(maximum, [next, b.scalar(0)], {}), b.scalar(1)], {})
+}
+
+/** A uniform point of the ℓ∞ ball of this radius around some pixels, in [0, 1]: where an ascent starts. */
+export function uniformStart(x0: Tensor, epsilon: number, random: Random): Tensor {
+  return movedBy(x0, () => (2 * random.uniform() - 1) * epsilon)
+}
+
+/** Pixels plus a number for each, kept in [0, 1]. A plain loop: Float32Array.from with a function takes several times as long. */
+export function movedBy(x0: Tensor, delta: (i: number) => number): Tensor {
+  const from = numbersOf(x0)
+  const to = new Float32Array(from.length)
+  for (let i = 0; i < to.length; i++) to[i] = Math.min(1, Math.max(0, from[i]! + delta(i)))
+  return tensorOf('float32', x0.shape, to)
 }
 
 /** Pixels in [0, 1] as the model reads them. */

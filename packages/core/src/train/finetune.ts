@@ -4,7 +4,7 @@ import type { Graph } from '../ir/graph.ts'
 import { inline } from '../ir/rewrite.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom, type Random } from '../math/random.ts'
-import { feedPixels, type Objective, type Preprocessing } from '../passes/attackStep.ts'
+import { feedPixels, type Objective, type Preprocessing, uniformStart } from '../passes/attackStep.ts'
 import { rows } from '../run/batched.ts'
 import type { Engine, Model } from '../run/engine.ts'
 import type { PenaltyForm } from './orthogonality.ts'
@@ -306,11 +306,8 @@ function oneHotOf(indices: Uint32Array, labels: Int32Array, classes: readonly nu
 function startOf(pixels: Tensor, step: number, o: TrainingOptions, a: Adversary, random: Random): StepInputs['attack'] {
   const epsilon = radius(step, o, a)
   const x0 = rows(pixels, 0, Math.round(pixels.shape[0]! * a.share))
-  const from = x0.data as Float32Array
-  const start = new Float32Array(from.length)
-  for (let i = 0; i < start.length; i++) start[i] = Math.min(1, Math.max(0, from[i]! + (2 * random.uniform() - 1) * epsilon))
   return {
-    start: tensorOf('float32', x0.shape, start),
+    start: uniformStart(x0, epsilon, random),
     epsilon,
     alpha: a.steps === 1 ? OVERSTEP * epsilon : (REACH * epsilon) / a.steps,
   }

@@ -2,7 +2,7 @@ import { invariant } from '../ir/errors.ts'
 import type { Graph } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom, type Random } from '../math/random.ts'
-import { attackStep, type Objective, type Preprocessing } from '../passes/attackStep.ts'
+import { attackStep, movedBy, type Objective, type Preprocessing, uniformStart } from '../passes/attackStep.ts'
 import type { Engine, Model } from '../run/engine.ts'
 import type { Attack } from './attack.ts'
 
@@ -119,25 +119,20 @@ export async function runOver(
 
 /** A point to start from: the image, a uniform point of the ball, or half-way to a corner of it; always in [0, 1]. */
 export function startPoint(x0: Tensor, attack: Attack, random: Random): Tensor {
-  if (attack.start === 'clean' || attack.epsilon === 0) return x0
-  const from = numbersOf(x0)
-  const delta = new Float64Array(from.length)
+  const { start, epsilon, norm } = attack
+  if (start === 'clean' || epsilon === 0) return x0
+  if (start === 'corner' && norm === 'linf') return movedBy(x0, () => ((random.normal() < 0 ? -1 : 1) * epsilon) / 2)
+  if (norm === 'linf') return uniformStart(x0, epsilon, random)
+  // Uniform in the ball: a normal direction, radius ε·u^(1/d). A corner start keeps half the radius.
+  const delta = new Float64Array(numbersOf(x0).length)
   const per = sizeOf(x0.shape.slice(1))
-  if (attack.start === 'corner') for (let i = 0; i < delta.length; i++) delta[i] = ((random.normal() < 0 ? -1 : 1) * attack.epsilon) / 2
-  else if (attack.norm === 'linf') for (let i = 0; i < delta.length; i++) delta[i] = (2 * random.uniform() - 1) * attack.epsilon
-  if (attack.norm === 'l2') {
-    // Uniform in the ball: a normal direction, radius ε·u^(1/d). A corner start keeps half the radius.
-    for (let s = 0; s < from.length / per; s++) {
-      let norm = 0
-      for (let i = 0; i < per; i++) norm += (delta[s * per + i] = random.normal()) ** 2
-      const radius = attack.epsilon * (attack.start === 'corner' ? 0.5 : random.uniform() ** (1 / per))
-      for (let i = 0; i < per; i++) delta[s * per + i]! *= radius / Math.sqrt(norm)
-    }
+  for (let base = 0; base < delta.length; base += per) {
+    let squares = 0
+    for (let i = base; i < base + per; i++) squares += (delta[i] = random.normal()) ** 2
+    const radius = epsilon * (start === 'corner' ? 0.5 : random.uniform() ** (1 / per))
+    for (let i = base; i < base + per; i++) delta[i]! *= radius / Math.sqrt(squares)
   }
-  // A plain loop: Float32Array.from with a function takes several times as long.
-  const start = new Float32Array(from.length)
-  for (let i = 0; i < start.length; i++) start[i] = Math.min(1, Math.max(0, from[i]! + delta[i]!))
-  return tensorOf('float32', x0.shape, start)
+  return movedBy(x0, (i) => delta[i]!)
 }
 
 /**
