@@ -137,9 +137,9 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
 
   let penalty = b.scalar(0)
   if (push) {
-    const { total, step } = penalties(b, trainable, values, push, o)
-    penalty = total
-    moved = b.emit(sub, [moved, step], {})
+    const asked = penalties(b, trainable, values, push, o)
+    penalty = asked.total
+    moved = b.emit(sub, [moved, asked.step], {})
   }
   if (parameters.some((p) => Number.isFinite(p.lo) || Number.isFinite(p.hi))) {
     const wide = (v: number): number => Math.min(Math.max(v, -3e38), 3e38)
