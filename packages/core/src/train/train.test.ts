@@ -425,4 +425,22 @@ describe('augmentation', () => {
     assert.deepEqual(turn(augment(nchw, false, a, createRandom(3))).data, augment(turn(nchw), true, a, createRandom(3)).data)
     assert.notDeepEqual(augment(nchw, false, a, createRandom(3)).data, nchw.data)
   })
+
+  it('fills what a shift uncovers with the border', () => {
+    // One row, rising from left to right: any shift of it keeps rising, and stays within its ends.
+    const W = 8
+    const row = tensorOf(
+      'float32',
+      [1, 1, 1, W],
+      Float32Array.from({ length: W }, (_, i) => i + 1),
+    )
+    for (let seed = 0; seed < 20; seed++) {
+      const moved = [...numbersOf(augment(row, false, { flip: false, shift: 3 }, createRandom(seed)))]
+      const by = moved[W / 2]! - (W / 2 + 1)
+      assert.deepEqual(
+        moved,
+        moved.map((_, x) => Math.min(Math.max(x + by, 0), W - 1) + 1),
+      )
+    }
+  })
 })
