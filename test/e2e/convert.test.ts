@@ -4,10 +4,13 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { writeModel } from '@dqc/onnx'
+import * as core from '@dqc/core'
+import { numbersOf } from '@dqc/core'
+import { modelToRealGraph, parseModel, writeModel } from '@dqc/onnx'
+import { createOnnxEngine } from '@dqc/onnx/engine'
 import Ajv2020 from 'ajv/dist/2020.js'
 import { CompileError, type ConvertOptions, convert, evaluate, inspect, type Report } from 'dqc'
-import { smallNetwork } from '../support/models.ts'
+import { smallNetwork, uniformBatch } from '../support/models.ts'
 import { ROOT } from '../support/paths.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'dqc-convert-'))
@@ -151,6 +154,19 @@ describe('evaluate', () => {
       assert.ok(Math.abs(attacked - r.after.attacks[0]!.robust) <= 0.05, `${attacked} beside ${r.after.attacks[0]!.robust}`)
       assert.ok(attacked < e.measurement.clean - 0.2)
     }
+  })
+
+  it('reads float islands of its own files as what they compute', async () => {
+    const out = join(dir, 'island')
+    await one(digits, { ...quick, bits: 4, exclude: ['conv_1'], out })
+    const bytes = readFileSync(join(out, 'digits.ort.w4a4.onnx'))
+    const real = modelToRealGraph(parseModel(bytes))
+    const x = uniformBatch(2, [20, ...real.inputs[0]!.shape!.slice(1).map(Number)])
+    const engine = createOnnxEngine({ threads: 1 })
+    const model = await engine.loadBytes(bytes)
+    const [want, have] = [numbersOf((await model([x]))[0]!), numbersOf(core.evaluate(real, [x])[0]!)]
+    await engine.close()
+    for (let i = 0; i < want.length; i++) assert.ok(Math.abs(want[i]! - have[i]!) < 1e-4, `${want[i]} and ${have[i]}`)
   })
 
   it('reads files with integer inputs by the grids in their metadata', async () => {

@@ -265,12 +265,17 @@ interface Scope {
   readonly grids: Map<Value, ContainerGrid> | null
 }
 
-/** The rule for a node, if dqc has one. Clip is only special where it clips integers that stand for real numbers, or constants that will. */
+/** Operators for real numbers that are also met with integers that stand for them, or constants that will. */
+const BOTH: ReadonlySet<string> = new Set(['Clip', 'Cast'])
+/** Operators that take integers off their grid. */
+const LEAVING: ReadonlySet<string> = new Set(['DequantizeLinear', 'Cast'])
+
+/** The rule for a node, if dqc has one. */
 function ruleOf(scope: Scope, proto: NodeProto, inputs: readonly (Value | null)[]): Read | undefined {
   const type = proto.opType ?? ''
   const isDefault = DEFAULT_DOMAINS.has(proto.domain ?? '')
   const integers = (v: Value | null | undefined): boolean => v != null && (scope.grids!.has(v) || (isConstant(v) && !isFloat(v.dtype)))
-  if (scope.grids && (type !== 'Clip' || integers(inputs[0]))) {
+  if (scope.grids && (!BOTH.has(type) || integers(inputs[0]))) {
     const rule = quantizedReads.get(isDefault ? type : `${proto.domain}:${type}`)
     if (rule) return rule
   }
@@ -326,7 +331,7 @@ function readNode(scope: Scope, proto: NodeProto): void {
     const grid = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
     outputs.forEach((name, i) => {
       if (name !== '' && made![i]) values.set(name, made![i]!)
-      if (grid && made![i] && type !== 'DequantizeLinear' && !scope.grids!.has(made![i]!)) scope.grids!.set(made![i]!, grid)
+      if (grid && made![i] && !LEAVING.has(type) && !scope.grids!.has(made![i]!)) scope.grids!.set(made![i]!, grid)
     })
     if (nodes.length === 0) for (const name of outputs) scope.constants.set(name, proto)
     return

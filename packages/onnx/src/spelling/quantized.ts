@@ -1,5 +1,6 @@
 import * as core from '@dqc/core'
 import { type DType, isConstant, numbersOf, type Op, type QuantParams, stridesOf, type Tensor, tensorOf, type Value } from '@dqc/core'
+import { dtypeOf } from '../proto/tensors.ts'
 import { Foreign, type NodeReader, type Read } from './spelling.ts'
 
 /** How a container's integers stand for real numbers: real = scale·(q − zero). */
@@ -152,6 +153,16 @@ export const read: Record<string, Read> = {
       hi: Math.min(attrs.hi, max === Number.POSITIVE_INFINITY ? attrs.hi : steps(max)),
     }
     return r.emit(core.fakeQuant, maker.inputs, narrow)
+  },
+  Cast: (r) => {
+    const x = r.input(0)
+    const g = r.grids.get(x)
+    if (isConstant(x) || !g) return r.rule('Cast', [x])
+    if (g.axis !== null) throw new Foreign('integers whose scales differ between channels')
+    // The integers themselves, no longer what they stand for. Conversions to integers cut digits off: they get whole ones.
+    const steps = r.emit(core.mul, [x, r.b.scalar(1 / g.scale[0]!)], {})
+    const whole = core.isFloat(dtypeOf(r.int('to', 0))) ? steps : r.emit(core.round, [steps], {})
+    return r.rule('Cast', [g.zero[0] === 0 ? whole : r.emit(core.add, [whole, r.b.scalar(g.zero[0]!)], {})])
   },
   QLinearConv: convRead,
   QLinearMatMul: (r) => onto(r, r.rule('MatMul', [realOf(r, 0, gridAt(r, 1)), realOf(r, 3, gridAt(r, 4, 1))]), gridAt(r, 6)),
