@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import * as core from '@dqc/core'
-import { numbersOf } from '@dqc/core'
 import { modelToRealGraph, parseModel, writeModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
 import Ajv2020 from 'ajv/dist/2020.js'
@@ -164,7 +163,7 @@ describe('evaluate', () => {
     const x = uniformBatch(2, [20, ...real.inputs[0]!.shape!.slice(1).map(Number)])
     const engine = createOnnxEngine({ threads: 1 })
     const model = await engine.loadBytes(bytes)
-    const [want, have] = [numbersOf((await model([x]))[0]!), numbersOf(core.evaluate(real, [x])[0]!)]
+    const [want, have] = [core.numbersOf((await model([x]))[0]!), core.numbersOf(core.evaluate(real, [x])[0]!)]
     await engine.close()
     for (let i = 0; i < want.length; i++) assert.ok(Math.abs(want[i]! - have[i]!) < 1e-4, `${want[i]} and ${have[i]}`)
   })

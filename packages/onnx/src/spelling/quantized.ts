@@ -157,7 +157,12 @@ export const read: Record<string, Read> = {
   Cast: (r) => {
     const x = r.input(0)
     const g = r.grids.get(x)
-    if (isConstant(x) || !g) return r.rule('Cast', [x])
+    if (isConstant(x) || !g) {
+      const out = r.rule('Cast', [x])
+      // Constants are still integers, whose ends a Clip may have narrowed.
+      if (g) r.grids.set(out, g)
+      return out
+    }
     if (g.axis !== null) throw new Foreign('integers whose scales differ between channels')
     // The integers themselves, no longer what they stand for. Conversions to integers cut digits off: they get whole ones.
     const steps = r.emit(core.mul, [x, r.b.scalar(1 / g.scale[0]!)], {})
