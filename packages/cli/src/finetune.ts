@@ -226,8 +226,6 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
           beta,
           adversary,
           averaging: RECIPE.averaging,
-          // Blended images cost small networks more than they taught them.
-          mixup: 0,
           seed: o.seed ?? 0,
           // What two standard errors cannot tell apart is equal; of two shares that are added up.
           tolerance: 2 / Math.sqrt(validation.samples),

@@ -48,8 +48,6 @@ export interface TrainingOptions {
   /** Weight of the penalty: each step moves weights by β·η·∇, η the learning rate. */
   readonly beta: number
   readonly adversary: Adversary | null
-  /** Share of each batch that is blended with other samples of it, labels alike (Zhang et al. 2018, arXiv 1710.09412). */
-  readonly mixup: number
   /** Decay per step of the running mean of the parameters that is validated and kept (Polyak and Juditsky 1992); 0 keeps the last ones. */
   readonly averaging: number
   readonly seed: number
@@ -208,14 +206,12 @@ export async function train(
     for (let i = state.step; i < o.steps && diverged === null; i++) {
       if (hooks.wantsState?.()) hooks.onState?.(snapshot(i))
       hooks.check?.()
-      const fetched = await next
-      const own = labelled ? oneHotOf(fetched.indices, data.labels!, classes) : null
-      const { pixels, labels } = blend(fetched.pixels, own, o.mixup, random.fork(`blend ${i}`))
+      const { indices, pixels } = await next
       const pace = course(i, o)
       const learning = model(
         step.feed(parameters, moments, {
           pixels,
-          labels,
+          labels: labelled ? oneHotOf(indices, data.labels!, classes) : null,
           attack: o.adversary ? startOf(pixels, i, o, o.adversary, random.fork(`attack ${i}`)) : null,
           rate: pace * o.rate,
           push: pace * o.rate * o.beta,
@@ -267,25 +263,6 @@ export async function train(
   } finally {
     for (const m of loaded) await m.release()
   }
-}
-
-/** The last samples of a batch, each blended with its neighbour at a random weight. */
-function blend(pixels: Tensor, labels: Tensor | null, share: number, random: Random): { pixels: Tensor; labels: Tensor | null } {
-  const n = pixels.shape[0]!
-  const first = n - Math.round(n * share)
-  if (first >= n || n < 2) return { pixels, labels }
-  const weights = Float32Array.from({ length: n }, (_, s) => (s < first ? 1 : random.uniform()))
-  const mix = (t: Tensor): Tensor => {
-    const from = t.data as Float32Array
-    const per = from.length / n
-    const to = new Float32Array(from)
-    for (let s = first; s < n; s++) {
-      const [w, other] = [weights[s]!, ((s + 1) % n) * per]
-      for (let i = 0; i < per; i++) to[s * per + i] = w * from[s * per + i]! + (1 - w) * from[other + i]!
-    }
-    return tensorOf('float32', t.shape, to)
-  }
-  return { pixels: mix(pixels), labels: labels && mix(labels) }
 }
 
 /** keep·mean + (1 − keep)·now; what is now, for a memory of 0. */

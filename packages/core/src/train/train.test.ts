@@ -93,7 +93,6 @@ const options: TrainingOptions = {
   convexSums: false,
   beta: 0.01,
   adversary: null,
-  mixup: 0.5,
   averaging: 0.9,
   seed: 5,
   interval: 4,
