@@ -101,7 +101,7 @@ function training(c: Command): Command {
       new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
     )
     .option('--convex-sums', 'the penalty counts residual sums as convex combinations')
-    .option('--robust [eps]', 'train on adversarial samples of this radius (2/255 without a value; 0: none; default 0.75/255)', ratio)
+    .option('--robust [eps]', 'train on adversarial samples of this radius (1.7/255 without a value; 0: none; default 0.75/255)', ratio)
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
     .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
     .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01, on 8 bits 0.002)', number)
@@ -134,8 +134,8 @@ const trainingOptions = (f: Record<string, any>): FinetuneOptions =>
     resume: f['resume'],
   })
 
-/** Radius of `--robust` without a value. */
-const ROBUST_RADIUS = 2 / 255
+/** Radius of `--robust` without a value: against 2/255, a ResNet-8 for CIFAR-10 gains little more from training at 2/255, and loses clean accuracy by it. */
+const ROBUST_RADIUS = 1.7 / 255
 
 /** Flags → options of the library. */
 function commonOptions(f: Record<string, any>): CommonOptions {
