@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
@@ -94,6 +94,28 @@ describe('data sources', () => {
     const { train, test } = openData(path)
     assert.deepEqual([train!.count, test!.count, train!.labels![0], train!.classes], [1, 2, 7, ['airplane', 'automobile']])
     assert.equal((await train!.read(0, null))[1024 + 33], 200)
+  })
+
+  it('a link is what it leads to; one that leads nowhere is named', async () => {
+    const [store, path] = [folder('store'), folder('linked')]
+    mkdirSync(join(store, 'cat'))
+    for (const [name, link] of [
+      ['data_batch_7.bin', 'data_batch_1.bin'],
+      ['test.bin', 'test_batch.bin'],
+    ] as const) {
+      writeFileSync(join(store, name), Buffer.alloc(3073, 5))
+      symlinkSync(join(store, name), join(path, link))
+    }
+    assert.deepEqual([openData(path).train!.count, openData(path).test!.count], [1, 1])
+    symlinkSync(join(store, 'nowhere.bin'), join(path, 'data_batch_2.bin'))
+    assert.throws(() => openData(path), /data_batch_2\.bin: cannot be read \(ENOENT\)/)
+
+    const pictures = folder('pictures')
+    await sharp(Buffer.alloc(12), { raw: { width: 2, height: 2, channels: 3 } })
+      .png()
+      .toFile(join(store, 'cat', '0.png'))
+    symlinkSync(join(store, 'cat'), join(pictures, 'cat'), 'dir')
+    assert.deepEqual([openData(pictures).all!.count, openData(pictures).all!.classes], [1, ['cat']])
   })
 
   it('SVHN: column-major images, the digit 0 stored as 10', async () => {

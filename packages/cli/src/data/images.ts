@@ -1,16 +1,29 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { errors } from '@dqc/core'
 import type { Source } from './source.ts'
 
 const PICTURE = /\.(jpe?g|png|webp|gif|tiff?|bmp|avif|ppm)$/i
 
+/**
+ * Names directly inside a folder, in order. Links count as what they lead to: data sets are often linked together from a store.
+ * One that leads nowhere is a file, so that whoever needs it says that it cannot be read.
+ */
+export function namesIn(dir: string): { readonly files: readonly string[]; readonly folders: readonly string[] } {
+  const names = readdirSync(dir)
+    .sort()
+    .map((name) => ({ name, is: statSync(join(dir, name), { throwIfNoEntry: false }) }))
+  return {
+    files: names.filter((e) => !e.is || e.is.isFile()).map((e) => e.name),
+    folders: names.filter((e) => e.is?.isDirectory()).map((e) => e.name),
+  }
+}
+
 /** Pictures directly inside a folder, in name order. */
 export const picturesIn = (dir: string): string[] =>
-  readdirSync(dir, { withFileTypes: true })
-    .filter((e) => e.isFile() && PICTURE.test(e.name))
-    .map((e) => join(dir, e.name))
-    .sort()
+  namesIn(dir)
+    .files.filter((f) => PICTURE.test(f))
+    .map((f) => join(dir, f))
 
 /** Image files, decoded when they are read. */
 export function readImages(

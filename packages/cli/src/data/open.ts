@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { basename, extname, join } from 'node:path'
 import { errors } from '@dqc/core'
 import { npy, npz, readArrays } from './arrays.ts'
 import { readCifar, readIdx, readSvhn } from './binary.ts'
-import { classFolders, picturesIn, readImages } from './images.ts'
+import { classFolders, namesIn, picturesIn, readImages } from './images.ts'
 import { noData, type Source, type Sources } from './source.ts'
 
 const none: Sources = { train: null, test: null, all: null }
@@ -11,7 +11,14 @@ const none: Sources = { train: null, test: null, all: null }
 /** Recognises what a path holds by its contents and names. Throws CompileError when there is nothing to read. */
 export function openData(path: string): Sources {
   if (!existsSync(path)) throw errors.badData('there is no such file or folder', path)
-  const found = statSync(path).isDirectory() ? openFolder(path) : openFile(path)
+  let found: Sources
+  try {
+    found = statSync(path).isDirectory() ? openFolder(path) : openFile(path)
+  } catch (e) {
+    const { syscall, path: file, code } = e as NodeJS.ErrnoException
+    if (!syscall) throw e
+    throw errors.badData(`cannot be read (${code})`, file ?? path)
+  }
   const sources = [found.train, found.test, found.all].filter((s): s is Source => s !== null)
   if (sources.length === 0) throw noData(path)
   for (const s of sources) if (s.count === 0) throw errors.badData('the data set is empty', path)
@@ -35,12 +42,7 @@ function siblingLabels(images: string): string | null {
 }
 
 function openFolder(dir: string): Sources {
-  const entries = readdirSync(dir, { withFileTypes: true })
-  const files = entries.filter((e) => e.isFile()).map((e) => e.name)
-  const folders = entries
-    .filter((e) => e.isDirectory())
-    .map((e) => e.name)
-    .sort()
+  const { files, folders } = namesIn(dir)
   const at = (name: string | undefined): string | null => (name ? join(dir, name) : null)
 
   const batches = files.filter((f) => /^data_batch_\d+\.bin$/.test(f)).sort()
