@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import * as core from '@dqc/core'
-import { modelToRealGraph, parseModel, writeModel } from '@dqc/onnx'
+import { decodeModel, modelToRealGraph, parseModel, readTensor, writeModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
 import Ajv2020 from 'ajv/dist/2020.js'
 import { CompileError, type ConvertOptions, convert, evaluate, inspect, type Report } from 'dqc'
@@ -67,6 +67,34 @@ describe('convert', () => {
     const inner = wide.layers.filter((l) => l.weightBits === 4).reduce((n, l) => n + l.parameters, 0)
     const saved = wide.artifact.files[0]!.bytes - packed.artifact.files[0]!.bytes
     assert.ok(saved > 0.4 * inner, `${saved} bytes saved of ${inner} weights`)
+  })
+
+  it('weights whose products could leave 16 bits in pairs are unsigned, so that processors without VNNI compute the same', async () => {
+    const signs = async (o: ConvertOptions): Promise<Record<string, number>> => {
+      const { files } = await convert(digits, { ...quick, ...o })
+      const { graph } = decodeModel([...files.values()][0]!)
+      const constants = new Map(graph!.initializer!.map((t) => [t.name, t]))
+      const constant = (name: string): core.Tensor => readTensor(constants.get(name)!, () => assert.fail('external data'), name)!
+      const counts: Record<string, number> = {}
+      for (const n of graph!.node!) {
+        if (n.opType !== 'QLinearConv' && n.opType !== 'QGemm') continue
+        const { dtype, data, shape } = constant(n.input![3]!)
+        assert.equal(constant(n.input![5]!).dtype, dtype)
+        counts[dtype] = (counts[dtype] ?? 0) + 1
+        if (dtype === 'uint8') continue
+        const row = data.length / shape[0]!
+        for (let r = 0; r < shape[0]!; r++) {
+          const sorted = [0, 0, 0, 0, ...Array.from(data.slice(r * row, (r + 1) * row) as Int8Array, Number)].sort((a, b) => a - b)
+          assert.ok(255 * (sorted.at(-1)! + sorted.at(-2)!) <= 32767 && 255 * (sorted[0]! + sorted[1]!) >= -32768, n.name!)
+        }
+      }
+      return counts
+    }
+    assert.deepEqual(Object.keys(await signs({ bits: 8 })), ['uint8'])
+    assert.deepEqual(Object.keys(await signs({ bits: 8, weightBits: 7, edgeBits: 7 })), ['int8'])
+    const mixed = await signs({ bits: 4 })
+    assert.equal(mixed['uint8'], 2, 'the first and the last layer')
+    assert.ok(mixed['int8']! > 0)
   })
 
   it('residual sums, concatenation, clips, tables and pools stay integer and exact', async () => {

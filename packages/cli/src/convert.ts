@@ -383,6 +383,7 @@ async function toIntegers(job: Job): Promise<Report> {
       artifact.files.map((f, i) => (i === 0 ? { ...f, bytes: emitted } : f)),
       network.integer,
       artifact.channelsLast,
+      target.accepts,
     ),
   )
   if (model.instead) notes.push(`${model.instead}: the integer reference was measured in place of the emitted file`)
@@ -695,12 +696,7 @@ function checkAgreement(
   if (inexact.length) notes.push(`${inexact.join('; ')}: ${what}`)
   const withinStep = inexact.length > 0 && a.maxErrorSteps <= 1
   const share = choice.target.accepts === 'qdq' ? CARRIER_TOLERANCE : islands || inexact.length ? ISLAND_TOLERANCE : 0
-  if (!withinStep && a.mismatches > share * a.compared)
-    throw errors.recheckFailed(
-      what,
-      stem,
-      choice.format === 'onnx' ? 'processors without VNNI saturate products of 8-bit weights: try --weight-bits 7' : null,
-    )
+  if (!withinStep && a.mismatches > share * a.compared) throw errors.recheckFailed(what, stem)
 }
 
 /** Bits of the finest grids among a network's layers and activations. */

@@ -7,6 +7,7 @@ import {
   type Graph,
   type Model,
   quantizeValue,
+  type Target,
   type Tensor,
   transpose,
 } from '@dqc/core'
@@ -35,12 +36,13 @@ export interface Runtimes {
   /** Executes ONNX files. */
   readonly onnx: OnnxEngine
   readonly litert: () => LiteRt
-  /** Loads files that were written from `integer`, the model itself first. */
+  /** Loads files that were written from `integer`, the model itself first. ONNX Runtime only stands in for the tools that `qdq` files are for: it computes what is written. */
   loadEmitted(
     format: Format,
     files: readonly ArtifactFile[],
     integer: Graph<'integer'>,
     channelsLast: ChannelsLast | null,
+    accepts: Target['accepts'],
   ): Promise<EmittedModel>
   /** Loads a file of real numbers, in the view of the graph it was written from. */
   loadFloat(bytes: Uint8Array, channelsLast: ChannelsLast | null): Promise<Model>
@@ -67,7 +69,7 @@ export function createRuntimes(o: { readonly threads?: number; readonly engine?:
     engine: o.engine === 'tfjs' ? tfjs() : onnx,
     onnx,
     litert: startLiteRt,
-    async loadEmitted(format, files, integer, channelsLast) {
+    async loadEmitted(format, files, integer, channelsLast, accepts) {
       const bytes = files[0]!.bytes
       const here = { instead: null, flash: null }
       if (format === 'c') {
@@ -98,7 +100,10 @@ export function createRuntimes(o: { readonly threads?: number; readonly engine?:
       // Tools' files take one sample at a time, whatever the graph they were written from.
       const runnable = withQuantFunctions(bytes) ?? bytes
       const own = modelToGraph(parseModel(runnable)).inputs[0]?.shape?.[0]
-      const plain = batched(await onnx.loadBytes(runnable), typeof own === 'number' ? own : typeof first === 'number' ? first : null)
+      const plain = batched(
+        await onnx.loadBytes(runnable, accepts === 'qdq' ? 'as written' : 'fused'),
+        typeof own === 'number' ? own : typeof first === 'number' ? first : null,
+      )
       const raw = channelsLast ? inGraphOrder(plain, channelsLast) : plain
       const release = (): Promise<void> => raw.release()
       const hasIntegers = [...integer.inputs, ...integer.outputs].some((v) => v.quant)

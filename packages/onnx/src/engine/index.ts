@@ -12,8 +12,8 @@ export interface EngineOptions {
 
 /** ONNX Runtime in a worker thread. */
 export interface OnnxEngine extends Engine {
-  /** Loads the bytes of an ONNX file as they are. */
-  loadBytes(bytes: Uint8Array): Promise<LoadedModel>
+  /** Loads the bytes of an ONNX file. `quantizers` around ops of real numbers are fused with them, as is the runtime's default, or computed as the file says. */
+  loadBytes(bytes: Uint8Array, quantizers?: 'fused' | 'as written'): Promise<LoadedModel>
   /** Ends the worker. Every model is gone afterwards. */
   close(): Promise<void>
 }
@@ -23,7 +23,7 @@ export interface LoadedModel extends Model {
   readonly outputNames: readonly string[]
 }
 
-/** Quantizers of our own graphs stay as they are written: fused with layers they would count differently, and each reader would get a copy. */
+/** Quantizers stay as they are written: fused with layers they would count differently, on x86 processors without VNNI even saturate, and each reader would get a copy. */
 const AS_WRITTEN = { extra: { session: { disable_quant_qdq: '1' } } }
 
 /**
@@ -50,7 +50,7 @@ export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
   }
   return {
     name: 'onnxruntime',
-    loadBytes: (bytes) => start(bytes, {}),
+    loadBytes: (bytes, quantizers = 'fused') => start(bytes, quantizers === 'fused' ? {} : AS_WRITTEN),
     load: (graph: Graph) => start(writeModel({ ...graph, origin: null }), AS_WRITTEN),
     close,
   }

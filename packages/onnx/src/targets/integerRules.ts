@@ -53,24 +53,45 @@ function operand(w: NodeWriter, v: Value, name: string): string {
   return w.constant(tensorOf('uint8', v.data.shape, toContainer(numbersOf(v.data), v.quant!)), 'operand')
 }
 
-/** The weights as int8, or packed to INT4 and widened at load time, which the runtime folds away. */
-function weight(w: NodeWriter, v: Value, name: string, packed: boolean): string {
-  if (isWide(v.quant!)) return w.constant(tensorOf('uint8', v.data!.shape, toContainer(numbersOf(v.data!), v.quant!)), v.name)
-  if (!packed || v.quant!.hi > 7 || v.quant!.lo < -8) return name
+/** The weights and their zeros: int8, packed to INT4 and widened at load time, which the runtime folds away, or uint8 around a zero in the middle. */
+function weights(w: NodeWriter, x: Value, v: Value, name: string, packed: boolean): { readonly stored: string; readonly zeros: string } {
+  const q = quantOf(v)
+  const channels = q.axis === null ? 1 : q.scale.length
+  const zeros = (like: 'int8' | 'uint8', zero: number): string =>
+    w.constant(tensorOf(like, q.axis === null ? [] : [channels], new Array<number>(channels).fill(zero)), 'zeros')
+  const { shape } = v.data!
+  const steps = numbersOf(v.data!)
+  // Weights that others quantized around a zero point of their own need the unsigned container too.
+  if (q.lo < -128 || q.hi > 127 || overflowsPairs(quantOf(x), steps, shape[0]!))
+    return { stored: w.constant(tensorOf('uint8', shape, toContainer(steps, q)), v.name), zeros: zeros('uint8', containerZero(q)) }
+  if (!packed || q.hi > 7 || q.lo < -8) return { stored: name, zeros: zeros('int8', 0) }
   w.atLeast(21)
-  const stored = w.raw(int4Tensor(`${v.name}_int4`, v.data!.shape, numbersOf(v.data!)))
   const wide = w.temp('weights')
-  w.node('Cast', [stored], [wide], [int('to', 3)])
-  return wide
+  w.node('Cast', [w.raw(int4Tensor(`${v.name}_int4`, shape, steps))], [wide], [int('to', 3)])
+  return { stored: wide, zeros: zeros('int8', 0) }
 }
 
-/** Weights that others quantized around a zero point of their own need an unsigned container. */
-const isWide = (q: QuantParams): boolean => q.lo < -128 || q.hi > 127
-
-const weightZeros = (w: NodeWriter, q: QuantParams): string =>
-  isWide(q)
-    ? zeroOf(w, q)
-    : w.constant(tensorOf('int8', q.axis === null ? [] : [q.scale.length], new Int8Array(q.axis === null ? 1 : q.scale.length)), 'zeros')
+/**
+ * Whether two neighbouring products may leave 16 bits: x86 processors without VNNI add uint8·int8 in pairs that saturate (VPMADDUBSW),
+ * and silently give other numbers. Kernels for uint8·uint8 widen first. `steps`: [rows, …] weights; the order of the products is the kernel's.
+ */
+function overflowsPairs(x: QuantParams, steps: ArrayLike<number>, rows: number): boolean {
+  const most = x.hi + containerZero(x)
+  const row = steps.length / rows
+  for (let r = 0; r < rows; r++) {
+    // The two largest and the two smallest weights of the row, or zeros.
+    let [high, nextHigh, low, nextLow] = [0, 0, 0, 0]
+    for (let i = r * row; i < (r + 1) * row; i++) {
+      const v = steps[i]!
+      if (v > high) [high, nextHigh] = [v, high]
+      else if (v > nextHigh) nextHigh = v
+      if (v < low) [low, nextLow] = [v, low]
+      else if (v < nextLow) nextLow = v
+    }
+    if (most * (high + nextHigh) > 0x7fff || most * (low + nextLow) < -0x8000) return true
+  }
+  return false
+}
 
 const quantOf = (v: Value | null | undefined): QuantParams => {
   core.invariant(v?.quant, `${v?.name} has no grid`)
@@ -128,9 +149,9 @@ const convRule =
       int('group', a.group),
       ints('kernel_shape', shapeOf(vw).slice(2) as number[]),
     ]
-    const stored = weight(w, vw, wn!, packed)
+    const { stored, zeros } = weights(w, vx, vw, wn!, packed)
     if (format === 'qdq') {
-      const real = dequantizedConstant(w, vw, stored, weightZeros(w, vw.quant!), vw.quant!.axis === null ? null : 0)
+      const real = dequantizedConstant(w, vw, stored, zeros, vw.quant!.axis === null ? null : 0)
       const bias = vb ? dequantizedConstant(w, vb, bn!, '', vb.quant!.axis) : ''
       between(w, node, out!, 'Conv', [dequantized(w, vx, x!), real, bias], attributes)
       return
@@ -145,7 +166,7 @@ const convRule =
           zeroOf(w, quantOf(vx)),
           stored,
           scaleOf(w, vw.quant!),
-          weightZeros(w, vw.quant!),
+          zeros,
           scaleOf(w, q),
           zeroOf(w, q),
           bn ?? '',
@@ -164,12 +185,12 @@ const denseRule =
     const q = quantOf(node.outputs[0])
     const shape = shapeOf(node.outputs[0])
     const flat = shape.length !== 2
-    const stored = weight(w, vw, wn!, packed)
+    const { stored, zeros } = weights(w, vx, vw, wn!, packed)
     let from = x!
     if (flat) w.node('Reshape', [x!, w.constant(shapeTensor([-1, shapeOf(vw)[1] as number]))], [(from = w.temp('rows'))])
     const to = flat ? w.temp('rows') : out!
     if (format === 'qdq') {
-      const real = dequantizedConstant(w, vw, stored, weightZeros(w, vw.quant!), vw.quant!.axis === null ? null : 0)
+      const real = dequantizedConstant(w, vw, stored, zeros, vw.quant!.axis === null ? null : 0)
       const bias = vb ? dequantizedConstant(w, vb, bn!, '', vb.quant!.axis) : ''
       between(w, node, to, 'Gemm', [dequantized(w, vx, from), real, bias], [int('transB', 1)])
     } else
@@ -182,7 +203,7 @@ const denseRule =
             zeroOf(w, quantOf(vx)),
             stored,
             scaleOf(w, vw.quant!),
-            weightZeros(w, vw.quant!),
+            zeros,
             bn ?? '',
             scaleOf(w, q),
             zeroOf(w, q),

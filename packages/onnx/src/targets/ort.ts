@@ -30,8 +30,8 @@ function supports(node: Node): boolean {
 }
 
 /**
- * ONNX Runtime on CPUs: uint8 activations, int8 weights per output channel, int32 biases. Grids narrower than eight bits live in uint8
- * containers behind an integer Clip.
+ * ONNX Runtime on CPUs: uint8 activations, weights per output channel in int8 (uint8 where int8's kernels could saturate), int32 biases. Grids
+ * narrower than eight bits live in uint8 containers behind an integer Clip.
  */
 export function ortTarget(options: OrtOptions): Target<'integer'> {
   return {
