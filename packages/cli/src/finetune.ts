@@ -66,8 +66,8 @@ const QUANTIZED_RADIUS = 0.5
 const ADVERSARY = { share: 0.5, ramp: 0.25 }
 /** Activation scales of adversarially trained networks may move by so much: free ones grow until few levels are left, and gradients with them. */
 const ROBUST_BOUNDS: ScaleBounds = [1 / 2, 1]
-/** Validations in one run, and what they use. */
-const VALIDATION = { times: 2, epsilon: 1 / 255, steps: 5, square: { samples: 128, queries: 100 } }
+/** Validations in one run, and what they use. Three are the fewest that tell a collapse, which is two low scores in a row after a better one. */
+const VALIDATION = { times: 3, epsilon: 1 / 255, steps: 5, square: { samples: 128, queries: 100 } }
 /** Milliseconds between checkpoints, beside those at validations. */
 const CHECKPOINT_EVERY = 20_000
 
