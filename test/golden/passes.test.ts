@@ -7,6 +7,7 @@ import {
   calibrate,
   createBuilder,
   evaluate,
+  gridBits,
   type Graph,
   insertQuantizers,
   lower,
@@ -19,6 +20,7 @@ import {
   type QuantSpec,
   referenceEngine,
   tensorOf,
+  usesOf,
   verifyGraph,
 } from '@dqc/core'
 import { ortTarget } from '@dqc/onnx'
@@ -218,6 +220,17 @@ describe('quantization', () => {
       for (let i = 0; i < p.length; i++)
         assert.ok(Math.abs(p[i]! - q[i]!) <= (bits > 3 ? 3 : 12) * scale + 1e-6, `${p[i]} and ${q[i]}, step ${scale}`)
       if (bits === 8) close(steps, evaluate(g, [x])[0]!, 0.05)
+    })
+
+  for (const bits of [6, 4, 2])
+    it(`at ${bits} bits no inner layer reads more, not even where a sum reads the same value`, async () => {
+      const { g, plan, integer } = await stages(bits)
+      const uses = usesOf(g)
+      const layers = g.nodes.filter((n) => n.op.weights && !plan.edges.has(n.outputs[0]!.name))
+      assert.ok(layers.some((n) => uses.consumers(n.inputs[0]!).some((m) => m.op === core.add)))
+      for (const n of layers) assert.equal(gridBits(plan.grids.get(n.inputs[0]!.name)!), bits, n.outputs[0]!.name)
+      const counted = core.countCost(integer).layers.map((l) => l.actBits)
+      assert.deepEqual(counted, [8, ...layers.map(() => bits), 8])
     })
 
   it('texts are read back as the same graphs', async () => {

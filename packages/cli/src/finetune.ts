@@ -42,11 +42,13 @@ const SMALLEST_BATCH = 4
 const RECIPE = {
   /** On eight bits there is little to learn and something to lose. */
   fineRate: 0.002,
+  /** Images that only resemble real ones are learned from in smaller steps. */
+  rateWithoutData: 0.006,
   warmup: 20,
   temperature: 4,
   teacherWeight: 1,
   beta: 0.001,
-  /** Images that only resemble real ones teach less than the penalty takes. */
+  /** Such images teach less than the penalty takes. */
   betaWithoutData: 0,
   epsilon: 0.75 / 255,
   averaging: 0.98,
@@ -127,15 +129,11 @@ export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
   return o.dequantize ? o.finetune === 'auto' : coarse || o.robust !== undefined
 }
 
-/** Share of the steps that synthetic images are good for: beyond, the network learns them instead of what they stand for. */
-const WITHOUT_DATA = 0.6
-
 /** Steps of each stage. */
-function stepsFor(o: ConvertOptions, { macs, trainingBatch, synthetic }: Setting): number {
+function stepsFor(o: ConvertOptions, { macs, trainingBatch }: Setting): number {
   if (typeof o.finetune === 'number') return o.finetune
   const e = EFFORT[o.effort ?? 'default']
-  const most = synthetic ? Math.round(WITHOUT_DATA * e.steps) : e.steps
-  return Math.max(FEWEST_STEPS, Math.min(most, Math.floor(e.macs / (PASSES * Math.max(1, macs) * trainingBatch))))
+  return Math.max(FEWEST_STEPS, Math.min(e.steps, Math.floor(e.macs / (PASSES * Math.max(1, macs) * trainingBatch))))
 }
 
 /** Reads the data, decides the details, and picks up a checkpoint. Throws CompileError for a checkpoint of another run. */
@@ -215,7 +213,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
         {
           steps,
           batch,
-          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : pace.rate[stage]),
+          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : s.synthetic ? RECIPE.rateWithoutData : pace.rate[stage]),
           warmup: Math.min(RECIPE.warmup, Math.ceil(steps / 10)),
           optimizer: o.optimizer ?? 'adam',
           clip: o.clip ?? null,

@@ -250,7 +250,10 @@ function edgeLayers(graph: Graph, isLayer: (n: Node) => boolean): ReadonlySet<No
   return edges
 }
 
-/** Bits of a group of values that share a grid: as many as its most demanding reader wants. */
+/**
+ * Bits of a group of values that share a grid. Where layers read it, no more than they multiply, whatever else reads it; elsewhere as many as
+ * the most demanding reader wants.
+ */
 function bitsOf(
   members: readonly Value[],
   uses: ReturnType<typeof usesOf>,
@@ -260,17 +263,14 @@ function bitsOf(
   shares: (n: Node) => boolean,
 ): number {
   const inside = new Set(members)
-  const wants = members.flatMap((v) => {
-    const readers = uses.consumers(v).filter((n) => !(integer.has(n) && shares(n) && inside.has(n.outputs[0]!)))
-    const each = readers.map((n) => {
-      if (!integer.has(n)) return spec.edgeBits
-      if (edges.has(n)) return spec.edgeBits
-      // Both operands of a product are multiplied; the operands of sums and means are not.
-      return n.op.weights !== null || (n.op.name === 'matmul' && n.op.lower !== null) ? spec.actBits : spec.sumBits
-    })
-    return uses.isOutput(v) ? [...each, spec.edgeBits] : each
-  })
-  return wants.length === 0 ? spec.actBits : Math.max(...wants)
+  const readers = members.flatMap((v) => uses.consumers(v).filter((n) => !(integer.has(n) && shares(n) && inside.has(n.outputs[0]!))))
+  // Both operands of a product of matrices are multiplied; the operands of sums and means are not.
+  const multiplies = (n: Node): boolean => integer.has(n) && (n.op.weights !== null || (n.op.name === 'matmul' && n.op.lower !== null))
+  const layers = readers.filter(multiplies).map((n) => (edges.has(n) ? spec.edgeBits : spec.actBits))
+  if (layers.length > 0) return Math.min(...layers)
+  const others = readers.map((n) => (integer.has(n) ? spec.sumBits : spec.edgeBits))
+  if (members.some((v) => uses.isOutput(v))) others.push(spec.edgeBits)
+  return others.length === 0 ? spec.actBits : Math.max(...others)
 }
 
 /** A qdq graph, and where each value of the float graph went: its real number before any quantizer. */
