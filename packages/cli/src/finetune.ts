@@ -42,13 +42,12 @@ const SMALLEST_BATCH = 4
 const RECIPE = {
   /** On eight bits there is little to learn and something to lose. */
   fineRate: 0.002,
-  /** Images that only resemble real ones are learned from in smaller steps. */
-  rateWithoutData: 0.006,
   warmup: 20,
   temperature: 4,
   teacherWeight: 1,
   beta: 0.001,
-  /** Such images teach less than the penalty takes. */
+  /** Images that only resemble real ones are learned from in smaller steps, and teach less than the penalty takes. */
+  rateWithoutData: 0.006,
   betaWithoutData: 0,
   epsilon: 0.75 / 255,
   averaging: 0.98,
