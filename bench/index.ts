@@ -86,16 +86,11 @@ async function speed(): Promise<void> {
 }
 
 async function compareSpeed(name: string, o: Partial<ConvertOptions>, shape: readonly number[], runs: number): Promise<void> {
-  // Seven bits of weights stay int8 where eight may have to be uint8, whose kernels are slower without VNNI.
-  const file = async (weights: number): Promise<Uint8Array> => {
-    const bits = { bits: 8, weightBits: weights, edgeBits: weights }
-    return [...(await convert(path(name), { ...o, ...bits, attacks: [], finetune: 'off', out: null })).files.values()][0]!
-  }
+  const { files } = await convert(path(name), { ...o, bits: 8, attacks: [], finetune: 'off', out: null })
   const options = { intraOpNumThreads: 1 }
   const sessions = {
     float: await ort.InferenceSession.create(readFileSync(path(name)), options),
-    '8 bits': await ort.InferenceSession.create(await file(8), options),
-    '7-bit weights': await ort.InferenceSession.create(await file(7), options),
+    '8 bits': await ort.InferenceSession.create([...files.values()][0]!, options),
   }
   const x = new ort.Tensor('float32', new Float32Array(sizeOf(shape)).fill(0.3), shape)
   const times = Object.fromEntries(Object.keys(sessions).map((key) => [key, [] as number[]]))

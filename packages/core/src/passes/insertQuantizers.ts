@@ -7,11 +7,12 @@ import { isFloat, numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { mul } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import { detach, identity } from '../ops/foreign.ts'
+import { containerZero } from '../ops/integer.ts'
 import type { Ranges } from '../quant/calibrate.ts'
 import { chooseScale, type Range } from '../quant/observer.ts'
 import type { KernelRules } from '../quant/rules.ts'
 import { activationGrid, checkSpec, type QuantSpec, signedGrid } from '../quant/spec.ts'
-import { fitScales, weightScale, weightScales } from '../quant/weights.ts'
+import { fitScales, pairScales, weightScale, weightScales } from '../quant/weights.ts'
 import { assignIslands, type Side } from './assignIslands.ts'
 
 /** Where each quantized value's grid came from, for the report. */
@@ -149,7 +150,12 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
     const scales = rules.perChannel(n)
       ? weightScales(w, info.axis, hi, spec.observer !== 'minmax', powerOfTwo)
       : new Float32Array(w.shape[info.axis]!).fill(weightScale(w, hi, spec.observer !== 'minmax', powerOfTwo))
-    const fitted = fitScales(scales, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
+    // First and last layers keep their whole grid: what they lose counts most, and they are a small part of the work.
+    const paired =
+      rules.pairLimit === null || edges.has(n)
+        ? scales
+        : pairScales(scales, w, info.axis, hi, Math.floor(rules.pairLimit / (x.hi + containerZero(x))), powerOfTwo)
+    const fitted = fitScales(paired, w, info.axis, bias ? numbersOf(bias.data!) : null, x.scale[0]!, Math.max(-x.lo, x.hi), hi)
     // One scale has to fit all channels.
     const one = Float32Array.of(fitted.reduce((m, s) => Math.max(m, s), 0))
     weights.set(name, rules.perChannel(n) ? { scale: fitted, axis: info.axis, lo, hi } : { scale: one, axis: null, lo, hi })

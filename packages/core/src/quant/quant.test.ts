@@ -8,7 +8,7 @@ import { createRandom } from '../math/random.ts'
 import { syntheticImage, syntheticSignal } from '../train/synthesize.ts'
 import { chooseScale, createObserver, observerKinds } from './observer.ts'
 import { activationGrid, checkSpec, freeScheme, signedGrid, unsignedGrid } from './spec.ts'
-import { fitScales, weightScales } from './weights.ts'
+import { fitScales, pairScales, weightScales, widestPair } from './weights.ts'
 
 describe('arithmetic', () => {
   it('rounds half to even', () =>
@@ -124,6 +124,24 @@ describe('weight scales', () => {
       assert.ok(e(byError[c]!) <= e(byRange[c]!) + 1e-9)
     }
     assert.equal(byError[5], 0)
+  })
+  it('are raised where two neighbours could have more steps than their kernel adds up, and no further', () => {
+    assert.equal(widestPair([1, -9, 4, 3, -2]), 11)
+    assert.equal(widestPair([5]), 5)
+    const steps = (s: Float32Array): number[] =>
+      Array.from(s, (v, c) =>
+        widestPair(Array.from((numbersOf(w) as Float32Array).slice(c * 30, c * 30 + 30), (x) => quantizeValue(x, v, -127, 127))),
+      )
+    const free = weightScales(w, 0, 127, true)
+    const fitted = pairScales(free, w, 0, 127, 128)
+    const doubled = pairScales(weightScales(w, 0, 127, true, true), w, 0, 127, 128, true)
+    for (let c = 0; c < 5; c++) {
+      assert.ok(steps(free)[c]! > 128)
+      assert.ok(steps(fitted)[c]! <= 128 && steps(fitted)[c]! > 120)
+      assert.ok(steps(doubled)[c]! <= 128 && Number.isInteger(Math.log2(doubled[c]!)))
+    }
+    assert.equal(fitted[5], 0)
+    assert.deepEqual(pairScales(free, w, 0, 127, 254), free)
   })
   it('are raised where a bias or an accumulator would not fit 32 bits', () => {
     const tiny = tensorOf('float32', [1, 2], [1e-12, 1e-12])

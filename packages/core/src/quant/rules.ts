@@ -11,4 +11,9 @@ export interface KernelRules {
   fixedGrid(node: Node): QuantParams | null
   /** Whether a layer's weights may have one scale per output channel. */
   perChannel(node: Node): boolean
+  /**
+   * The largest sum of two neighbouring products of inputs (in their uint8 container) and weights that the fastest kernels hold, the limit of
+   * eight-bit weights; null where all sums fit.
+   */
+  readonly pairLimit: number | null
 }

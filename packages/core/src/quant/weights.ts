@@ -52,6 +52,36 @@ function scaleOf(w: Float64Array, hi: number, byError: boolean, powerOfTwo: bool
 }
 
 /**
+ * The most, by magnitude, that two of some weights in steps have together: where kernels add the products of two neighbours before they widen,
+ * what has to fit. Which weights are neighbours is the kernel's own affair.
+ */
+export function widestPair(steps: ArrayLike<number>): number {
+  let [high, nextHigh, low, nextLow] = [0, 0, 0, 0]
+  for (let i = 0; i < steps.length; i++) {
+    const v = steps[i]!
+    if (v > high) [high, nextHigh] = [v, high]
+    else if (v > nextHigh) nextHigh = v
+    if (v < low) [low, nextLow] = [v, low]
+    else if (v < nextLow) nextLow = v
+  }
+  return Math.max(high + nextHigh, -low - nextLow)
+}
+
+/** Scales raised until no two weights of a channel have more than `most` steps together: at most doubled, and by powers of two where asked for. */
+export const pairScales = (scales: Float32Array, t: Tensor, axis: number, hi: number, most: number, powerOfTwo = false): Float32Array => {
+  if (2 * hi <= most) return scales
+  const channels = slices(t, axis)
+  return scales.map((s, c) => {
+    let fitted = s
+    for (;;) {
+      const pair = widestPair(channels[c]!.map((w) => Math.min(Math.max(roundHalfEven(w / fitted), -hi), hi)))
+      if (fitted === 0 || pair <= most) return fitted
+      fitted = Math.fround(fitted * (powerOfTwo ? 2 : Math.max(pair / most, 1 + 2 ** -8)))
+    }
+  })
+}
+
+/**
  * Scales raised where a channel's bias would not fit int32 in steps of s_x·s_w, or its accumulator could overflow 32 bits.
  * `reach` is the largest |input| in steps.
  */

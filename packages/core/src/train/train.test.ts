@@ -54,7 +54,13 @@ function network(): Graph<'float'> {
   return b.build('float', [z])
 }
 
-const rules: KernelRules = { lowering: (n) => n.op.lower, tied: () => false, fixedGrid: () => null, perChannel: () => true }
+const rules: KernelRules = {
+  lowering: (n) => n.op.lower,
+  tied: () => false,
+  fixedGrid: () => null,
+  perChannel: () => true,
+  pairLimit: null,
+}
 const spec = {
   weightBits: 4,
   actBits: 4,

@@ -72,25 +72,17 @@ function weights(w: NodeWriter, x: Value, v: Value, name: string, packed: boolea
 }
 
 /**
- * Whether two neighbouring products may leave 16 bits: x86 processors without VNNI add uint8·int8 in pairs that saturate (VPMADDUBSW),
- * and silently give other numbers. Kernels for uint8·uint8 widen first. `steps`: [rows, …] weights; the order of the products is the kernel's.
+ * What two neighbouring products may add up to: x86 processors without VNNI add uint8·int8 in pairs that saturate at 16 bits (VPMADDUBSW), and
+ * silently give other numbers. Kernels for uint8·uint8 widen first.
  */
+export const PAIR_LIMIT = 0x7fff
+
+/** `steps`: [rows, …] weights of a layer that reads x. */
 function overflowsPairs(x: QuantParams, steps: ArrayLike<number>, rows: number): boolean {
-  const most = x.hi + containerZero(x)
-  const row = steps.length / rows
-  for (let r = 0; r < rows; r++) {
-    // The two largest and the two smallest weights of the row, or zeros.
-    let [high, nextHigh, low, nextLow] = [0, 0, 0, 0]
-    for (let i = r * row; i < (r + 1) * row; i++) {
-      const v = steps[i]!
-      if (v > high) [high, nextHigh] = [v, high]
-      else if (v > nextHigh) nextHigh = v
-      if (v < low) [low, nextLow] = [v, low]
-      else if (v < nextLow) nextLow = v
-    }
-    if (most * (high + nextHigh) > 0x7fff || most * (low + nextLow) < -0x8000) return true
-  }
-  return false
+  const most = PAIR_LIMIT / (x.hi + containerZero(x))
+  const each = Array.from(steps)
+  const row = each.length / rows
+  return Array.from({ length: rows }, (_, r) => core.widestPair(each.slice(r * row, (r + 1) * row))).some((pair) => pair > most)
 }
 
 const quantOf = (v: Value | null | undefined): QuantParams => {

@@ -1,7 +1,7 @@
 import * as core from '@dqc/core'
 import { type Artifact, type Graph, isConstant, type Node, shapeOf, type Target } from '@dqc/core'
 import { writeModel } from '../write/write.ts'
-import { type Format, integerRules, MICROSOFT } from './integerRules.ts'
+import { type Format, integerRules, MICROSOFT, PAIR_LIMIT } from './integerRules.ts'
 
 export interface OrtOptions {
   readonly format: Format
@@ -42,6 +42,7 @@ export function ortTarget(options: OrtOptions): Target<'integer'> {
       tied: (node) => options.fixedPoint && node.op === core.averagePool && !core.coversImage(node),
       fixedGrid: () => null,
       perChannel: () => true,
+      pairLimit: PAIR_LIMIT,
     },
     prepare: (graph) => graph,
     legalize: (graph) => graph,

@@ -33,6 +33,7 @@ export function qcdqTarget({ kind, version }: QcdqOptions): Target<'qdq'> {
     tied: () => false,
     fixedGrid: () => null,
     perChannel: () => !vitis,
+    pairLimit: null,
   }
   return {
     name: kind,

@@ -121,6 +121,7 @@ export function qonnxTarget({ flavor, version }: QonnxOptions): Target<'qdq'> {
     tied: () => false,
     fixedGrid: () => null,
     perChannel: () => flavor !== 'hls4ml',
+    pairLimit: null,
   }
   return {
     name: 'qonnx',

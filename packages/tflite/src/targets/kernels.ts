@@ -114,6 +114,7 @@ export function kernelRules({ integerIO, perChannelDense, zeroOf }: KernelOption
     tied: (node) => node.op === core.averagePool && !coversImage(node),
     fixedGrid: (node) => fixed.get(node.op) ?? null,
     perChannel: (node) => perChannelDense || node.op !== core.dense,
+    pairLimit: null,
   }
 }
 

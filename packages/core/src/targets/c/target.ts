@@ -72,6 +72,7 @@ export function cTarget(options: COptions): Target<'integer'> {
       tied: (node) => node.op === averagePool && !coversImage(node),
       fixedGrid: (node) => (node.op === softmax ? PROBABILITIES : null),
       perChannel: (node) => node.op !== matmul,
+      pairLimit: null,
     },
     prepare: (graph) => graph,
     legalize: (graph) => (options.rounding === 'shift' ? roundUp(graph) : graph),
