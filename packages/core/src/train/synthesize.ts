@@ -6,16 +6,17 @@ function fractal(random: Random, H: number, W: number): Float32Array {
   const persistence = 0.4 + 0.3 * random.uniform()
   let amplitude = 1
   for (let cells = 2; cells <= Math.max(H, W); cells *= 2) {
-    const grid = Float32Array.from({ length: (cells + 1) ** 2 }, () => random.uniform() - 0.5)
     const side = cells + 1
+    const grid = new Float32Array(side * side)
+    for (let i = 0; i < grid.length; i++) grid[i] = random.uniform() - 0.5
+    const column = Float64Array.from({ length: W }, (_, x) => (x / W) * cells)
     for (let y = 0; y < H; y++) {
       const v = (y / H) * cells
       const r = Math.floor(v)
       const fy = v - r
       for (let x = 0; x < W; x++) {
-        const u = (x / W) * cells
-        const c = Math.floor(u)
-        const fx = u - c
+        const c = Math.floor(column[x]!)
+        const fx = column[x]! - c
         const at = r * side + c
         const top = grid[at]! + fx * (grid[at + 1]! - grid[at]!)
         const bottom = grid[at + side]! + fx * (grid[at + side + 1]! - grid[at + side]!)
@@ -30,7 +31,9 @@ function fractal(random: Random, H: number, W: number): Float32Array {
     lo = Math.min(lo, v)
     hi = Math.max(hi, v)
   }
-  return out.map((v) => (v - lo) / (hi - lo || 1))
+  const span = hi - lo || 1
+  for (let i = 0; i < out.length; i++) out[i] = (out[i]! - lo) / span
+  return out
 }
 
 /** Correlated channel values: natural colours vary mostly in brightness. */
@@ -82,15 +85,17 @@ function deadLeaves(random: Random, C: number, H: number, W: number): Float32Arr
     const rough = 0.2 + 0.8 * random.uniform()
     const soft = 0.3 + 1.5 * random.uniform()
     const reach = radius * Math.max(stretch, 1 / stretch) + soft
+    const coverAt = (border: number, d: number): number => Math.min(1, Math.max(0, (border - d) / soft + 0.5))
+    // A regular polygon's border in polar form, between its inner and its outer circle.
+    const sector = sides ? (2 * Math.PI) / sides : 0
+    const inner = radius * Math.cos(sector / 2)
+    const borderAt = (angle: number): number => inner / Math.cos(((((angle + turn) % sector) + sector) % sector) - sector / 2)
     for (let y = Math.max(0, Math.floor(cy - reach)); y < Math.min(H, cy + reach); y++)
       for (let x = Math.max(0, Math.floor(cx - reach)); x < Math.min(W, cx + reach); x++) {
         const [dy, dx] = [(y - cy) * stretch, (x - cx) / stretch]
-        const d = Math.hypot(dy, dx)
-        // A regular polygon's border in polar form.
-        const sector = sides ? (2 * Math.PI) / sides : 0
-        const angle = sides ? ((((Math.atan2(dy, dx) + turn) % sector) + sector) % sector) - sector / 2 : 0
-        const border = sides ? (radius * Math.cos(sector / 2)) / Math.cos(angle) : radius
-        const cover = Math.min(1, Math.max(0, (border - d) / soft + 0.5))
+        const d = Math.sqrt(dy * dy + dx * dx)
+        if (coverAt(radius, d) === 0) continue
+        const cover = coverAt(sides && coverAt(inner, d) < 1 ? borderAt(Math.atan2(dy, dx)) : radius, d)
         if (cover === 0) continue
         for (let c = 0; c < C; c++) {
           const k = (c * H + y) * W + x
