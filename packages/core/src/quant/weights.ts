@@ -52,12 +52,12 @@ function scaleOf(w: Float64Array, hi: number, byError: boolean, powerOfTwo: bool
 }
 
 /**
- * The most, by magnitude, that two of some weights in steps have together: where kernels add the products of two neighbours before they widen,
- * what has to fit. Which weights are neighbours is the kernel's own affair.
+ * The most, by magnitude, that two weights in steps have together, of those from one place to another: where kernels add the products of two
+ * neighbours before they widen, what has to fit. Which weights are neighbours is the kernel's own affair.
  */
-export function widestPair(steps: ArrayLike<number>): number {
+export function widestPair(steps: ArrayLike<number>, from = 0, to = steps.length): number {
   let [high, nextHigh, low, nextLow] = [0, 0, 0, 0]
-  for (let i = 0; i < steps.length; i++) {
+  for (let i = from; i < to; i++) {
     const v = steps[i]!
     if (v > high) [high, nextHigh] = [v, high]
     else if (v > nextHigh) nextHigh = v
@@ -67,18 +67,26 @@ export function widestPair(steps: ArrayLike<number>): number {
   return Math.max(high + nextHigh, -low - nextLow)
 }
 
-/** Scales raised until no two weights of a channel have more than `most` steps together: at most doubled, and by powers of two where asked for. */
-export const pairScales = (scales: Float32Array, t: Tensor, axis: number, hi: number, most: number, powerOfTwo = false): Float32Array => {
+/** How far a scale may be raised for the sake of pairs: twice takes two weights from the end of an eight-bit grid to its middle, the rest what it clipped. */
+const RAISED = 2.5
+
+/**
+ * Scales raised until no two weights of a channel have more than `most` steps together, by powers of two where asked for. Where one would have to
+ * be raised too far (for weights far outside its grid), all stay as they are.
+ */
+export function pairScales(scales: Float32Array, t: Tensor, axis: number, hi: number, most: number, powerOfTwo = false): Float32Array {
   if (2 * hi <= most) return scales
   const channels = slices(t, axis)
-  return scales.map((s, c) => {
-    let fitted = s
-    for (;;) {
+  const raised = scales.map((s, c) => {
+    if (s === 0) return s
+    for (let fitted = s; fitted <= RAISED * s; ) {
       const pair = widestPair(channels[c]!.map((w) => Math.min(Math.max(roundHalfEven(w / fitted), -hi), hi)))
-      if (fitted === 0 || pair <= most) return fitted
+      if (pair <= most) return fitted
       fitted = Math.fround(fitted * (powerOfTwo ? 2 : Math.max(pair / most, 1 + 2 ** -8)))
     }
+    return Number.NaN
   })
+  return raised.some(Number.isNaN) ? scales : raised
 }
 
 /**

@@ -80,9 +80,8 @@ export const PAIR_LIMIT = 0x7fff
 /** `steps`: [rows, …] weights of a layer that reads x. */
 function overflowsPairs(x: QuantParams, steps: ArrayLike<number>, rows: number): boolean {
   const most = PAIR_LIMIT / (x.hi + containerZero(x))
-  const each = Array.from(steps)
-  const row = each.length / rows
-  return Array.from({ length: rows }, (_, r) => core.widestPair(each.slice(r * row, (r + 1) * row))).some((pair) => pair > most)
+  const row = steps.length / rows
+  return Array.from({ length: rows }, (_, r) => core.widestPair(steps, r * row, (r + 1) * row)).some((pair) => pair > most)
 }
 
 const quantOf = (v: Value | null | undefined): QuantParams => {
