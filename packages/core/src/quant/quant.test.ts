@@ -142,17 +142,8 @@ describe('weight scales', () => {
     }
     assert.equal(fitted[5], 0)
     assert.deepEqual(pairScales(free, w, 0, 127, 254), free)
-    assert.deepEqual(
-      pairScales(
-        Float32Array.from(free, (s) => s / 8),
-        w,
-        0,
-        127,
-        128,
-      ),
-      Float32Array.from(free, (s) => s / 8),
-      'clipped',
-    )
+    const clipping = free.map((v) => v / 8)
+    assert.deepEqual(pairScales(clipping, w, 0, 127, 128), clipping)
   })
   it('are raised where a bias or an accumulator would not fit 32 bits', () => {
     const tiny = tensorOf('float32', [1, 2], [1e-12, 1e-12])

@@ -12,8 +12,8 @@ export interface KernelRules {
   /** Whether a layer's weights may have one scale per output channel. */
   perChannel(node: Node): boolean
   /**
-   * The largest sum of two neighbouring products of inputs (in their uint8 container) and weights that the fastest kernels hold, the limit of
-   * eight-bit weights; null where all sums fit.
+   * The largest sum of two neighbouring products of inputs (in their uint8 container) and weights that the fastest kernels hold: weights of inner
+   * layers get scales at which no two exceed it. null where all sums fit.
    */
   readonly pairLimit: number | null
 }
