@@ -2,13 +2,14 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createBuilder } from '../ir/builder.ts'
 import type { Graph } from '../ir/graph.ts'
-import { numbersOf, sizeOf, tensorOf } from '../ir/tensor.ts'
+import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom } from '../math/random.ts'
 import { dense } from '../ops/conv.ts'
 import { relu } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import { softmax } from '../ops/normalize.ts'
 import type { Norm } from '../passes/attackStep.ts'
+import type { Model } from '../run/engine.ts'
 import { evaluate, referenceEngine } from '../run/reference.ts'
 import { type AttackName, attackNames, namedAttack } from './attack.ts'
 import { answers, attackWith, type MeasureContext, oneHot, preprocess, startPoint, survivors } from './measure.ts'
@@ -146,6 +147,56 @@ describe('attacks', () => {
       ),
     )
     assert.ok(byQueries < byGradient, `${byQueries} survive queries, ${byGradient} gradients`)
+  })
+
+  it('scores that move in steps, and tie, do not stop the square attack', async () => {
+    const SAMPLES = 64
+    const SIZE = 8
+    const r = createRandom(21)
+    const weights = Float32Array.from({ length: SIZE * SIZE }, () => r.normal())
+    const images = tensorOf(
+      'float32',
+      [SAMPLES, 1, SIZE, SIZE],
+      Float32Array.from({ length: SAMPLES * SIZE * SIZE }, () => 0.4 + 0.2 * r.uniform()),
+    )
+    const plain = { scale: tensorOf('float32', [1], [1]), shift: tensorOf('float32', [1], [0]) }
+    // The first class wins by a margin, on a grid or off it; at a tie it still wins.
+    const scorer = (step: number | null): Model => {
+      const score = (x: ArrayLike<number>, s: number): number => {
+        let sum = 0
+        for (let k = 0; k < weights.length; k++) sum += weights[k]! * (x[s * weights.length + k]! - 0.5)
+        return step === null ? sum + 1 : step * Math.round((sum + 1) / step)
+      }
+      return Object.assign(
+        async ([x]: readonly Tensor[]) => {
+          const n = x!.shape[0]!
+          return [
+            tensorOf(
+              'float32',
+              [n, 2],
+              Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 === 0 ? score(numbersOf(x!) as Float32Array, i / 2) : 0)),
+            ),
+          ]
+        },
+        { release: async () => {} },
+      )
+    }
+    const labels = new Int32Array(SAMPLES)
+    const c = {
+      ...context,
+      evaluation: { samples: SAMPLES, labels, pixels: async () => images },
+      preprocessing: plain,
+      batch: SAMPLES,
+    }
+    const attack = namedAttack('square', { epsilon: 0.08, norm: 'linf', steps: 1, restarts: 1, queries: 200 })
+    const alive = async (model: Model): Promise<number> => {
+      const found = await attackByQueries(model, attack, (from, to) => ({ labels: labels.subarray(from, to), reference: null }), c)
+      return (await survivors(model, found, labels, c)).reduce((s, v) => s + v, 0)
+    }
+    assert.equal(await alive(scorer(null)), 0)
+    // A search that stops at ties, or waits for the next step, leaves 51 of 64.
+    const left = await alive(scorer(0.4))
+    assert.ok(left < SAMPLES / 8, `${left} of ${SAMPLES} survive`)
   })
 
   it('square asks for linf', () => assert.throws(() => namedAttack('square', { epsilon: 0.1, norm: 'l2', steps: 1, restarts: 1 }), /linf/))

@@ -22,8 +22,8 @@ function extentOf(shape: readonly number[], channelsLast: boolean): Extent {
 }
 
 /**
- * How far each sample is from a wrong answer: the label's score over the best other one; at most 0 once it is wrong. For networks that are
- * no classifiers: minus the relative deviation from the reference.
+ * How far each sample is from a wrong answer: the label's score over the best other one; below 0 once it is wrong, and 0 where the two tie, as scores
+ * on a grid often do. For networks that are no classifiers: minus the relative deviation from the reference.
  */
 export function margins(y: Tensor, labels: ArrayLike<number> | null, reference: Tensor | null): Float64Array {
   if (!labels) return Float64Array.from(relativeErrors(y, reference!), (e) => -e)
@@ -48,8 +48,9 @@ const select = (t: Tensor, keep: readonly number[]): Tensor => {
 
 /**
  * Square attack in ℓ∞ (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 2): random squares of ±ε, kept where they bring the answer
- * closer to a wrong one. It asks the model for nothing but outputs, so it judges networks whose gradients vanish or mislead, integer files
- * among them. `truth(from, to)` gives labels or reference outputs of a batch.
+ * closer to a wrong one. Those that leave it where it is are kept as well, which the paper does not do: scores of integer files move in steps, and a
+ * search that waits for the next one gets stuck. It asks the model for nothing but outputs, so it judges networks whose gradients vanish or mislead,
+ * integer files among them. `truth(from, to)` gives labels or reference outputs of a batch.
  */
 export async function attackByQueries(
   model: Model,
@@ -118,8 +119,8 @@ async function squares(
       best.set(stripes.subarray(s * per, (s + 1) * per), s * per)
     }
   for (let q = 2; q < attack.steps; q++) {
-    // A classifier's sample is done with once it is wrong.
-    const keep = truth.labels ? all.filter((s) => score[s]! > 0) : all
+    // A classifier's sample is done with once it is wrong, however ties are broken.
+    const keep = truth.labels ? all.filter((s) => score[s]! >= 0) : all
     onQuery(q)
     if (keep.length === 0) break
     const share = FIRST_SHARE * 0.5 ** HALVINGS.filter((h) => q / attack.steps >= h).length
@@ -140,7 +141,7 @@ async function squares(
     })
     const scores = await ask(tensorOf('float32', [keep.length, ...x0.shape.slice(1)], trial), keep)
     keep.forEach((s, i) => {
-      if (scores[i]! >= score[s]!) return
+      if (scores[i]! > score[s]!) return
       score[s] = scores[i]!
       best.set(trial.subarray(i * per, (i + 1) * per), s * per)
     })
