@@ -144,6 +144,14 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
     taken.add(name)
     return name
   }
+  const nodeNames = new Set<string>()
+  /** A node's name: the one wanted, unless another node has it. No name at all is free to everyone. */
+  const nodeName = (wanted: string): string => {
+    let n = wanted
+    for (let k = 1; n && nodeNames.has(n); k++) n = `${wanted}_${k}`
+    nodeNames.add(n)
+    return n
+  }
   // Names that the outside knows come first: inputs, outputs, and what subgraphs reach for.
   for (const n of graph.outputNames) taken.add(n)
   for (const v of graph.inputs) {
@@ -170,7 +178,7 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
     node(type, inputs, outputs, attributes = [], domain = '') {
       nodes.push({
         opType: type,
-        name: `${type}_${nodes.length}`,
+        name: nodeName(`${type}_${nodes.length}`),
         input: [...inputs],
         output: [...outputs],
         attribute: [...attributes],
@@ -215,6 +223,7 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
         }
         nodes.push({
           ...proto,
+          name: nodeName(proto.name ?? ''),
           input: ins.slice(0, (proto.input ?? []).length),
           output: outs.map((o, i) => (proto.output?.[i] === '' ? '' : o)),
         })
