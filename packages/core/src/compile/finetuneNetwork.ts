@@ -49,7 +49,8 @@ export interface Finetuned {
 }
 
 /**
- * Fine-tunes a network, through its quantizers where it has a plan, and returns it with the numbers of the best checkpoint.
+ * Fine-tunes a network, through its quantizers where it has a plan, and returns it with the numbers of the best checkpoint; as it was, where
+ * training diverged before there was one.
  * Checkpoints are scored by clean accuracy plus robust accuracy (the fewest that survive a gradient attack and, where asked for, a
  * gradient-free one); networks that are no classifiers by their relative error.
  */
@@ -64,7 +65,7 @@ export async function finetuneNetwork(
   const judge = await createValidator(engine, trainable.network, problem, o)
   try {
     const state = await train(engine, { ...problem, trainable }, o, { ...hooks, validate: judge.validate }, from)
-    const { graph, plan } = trainable.restore(state.best?.parameters ?? state.parameters)
+    const { graph, plan } = trainable.restore(state.best?.parameters ?? trainable.initial)
     return { graph, plan, state }
   } finally {
     await judge.release()

@@ -1,10 +1,9 @@
 import type { Graph } from '../ir/graph.ts'
-import { balance } from '../passes/balance.ts'
 import { correctBias } from '../passes/correctBias.ts'
 import { equalize } from '../passes/equalize.ts'
 import { insertQuantizers, planQuantization, type QuantPlan } from '../passes/insertQuantizers.ts'
 import { lower } from '../passes/lower.ts'
-import { runPasses } from '../passes/pass.ts'
+import { type Pass, runPasses } from '../passes/pass.ts'
 import { calibrate, type Ranges } from '../quant/calibrate.ts'
 import type { KernelRules } from '../quant/rules.ts'
 import type { QuantSpec } from '../quant/spec.ts'
@@ -17,8 +16,8 @@ export interface QuantizeOptions {
   readonly equalize: 'auto' | 'on' | 'off'
   readonly biasCorrection: boolean
   readonly rules: KernelRules
-  /** Canonical scaling (see `balance`) before anything is measured: what the input is multiplied by on its way from pixels; null: none. */
-  readonly balance: number | null
+  /** Canonical scaling (see `balance`) before anything is measured; null: none. */
+  readonly canonical: Pass<'float'> | null
   /** Told what is being done, and how many samples a pass over the data has seen. */
   readonly onProgress?: (step: string, samples: number) => void
 }
@@ -47,7 +46,7 @@ export async function quantizeNetwork(
 ): Promise<QuantizedNetwork> {
   const { spec, rules } = options
   const attempt = async (g: Graph<'float'>, step: string): Promise<{ g: Graph<'float'>; ranges: Ranges; plan: QuantPlan }> => {
-    const scaled = options.balance === null ? g : runPasses(g, [balance(options.balance)])
+    const scaled = options.canonical ? runPasses(g, [options.canonical]) : g
     const ranges = await calibrate(engine, scaled, calibration(), (n) => options.onProgress?.(step, n))
     return { g: scaled, ranges, plan: planQuantization(scaled, spec, ranges, rules) }
   }

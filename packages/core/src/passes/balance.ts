@@ -1,4 +1,4 @@
-import { type Graph, isConstant, type Node, usesOf, type Value } from '../ir/graph.ts'
+import { isConstant, type Node, usesOf, type Value } from '../ir/graph.ts'
 import { rewrite } from '../ir/rewrite.ts'
 import { isFloat, numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { solve, spectralNorm } from '../math/linalg.ts'
@@ -15,9 +15,9 @@ const TINY = 1e-12
  * whatever reads them is divided by it, but their layers' spectral norms, and with them any penalty on these, are not the same. Of all such
  * networks this is the one whose norms are nearest to one another: the factors e^F solve min Σ_l (log σ_l + F_out − F_in)². Values that ops
  * tie together (both sides of a relu, all operands of a sum) share one factor; inputs, outputs and what touches other ops keep theirs.
- * `inputScale` is what a layer that reads the network's input multiplies it by, pixels being in [0, 1].
+ * `inputScale` is what a layer that reads the network's input multiplies it by, pixels being in [0, 1]. `frozen` layers stay as they are.
  */
-export const balance = (inputScale: number): Pass<'float'> => ({
+export const balance = (inputScale: number, frozen: (node: Node) => boolean = () => false): Pass<'float'> => ({
   name: 'balance',
   preserves: 'function',
   run(graph) {
@@ -34,7 +34,7 @@ export const balance = (inputScale: number): Pass<'float'> => ({
     const layers: Node[] = []
     for (const n of graph.nodes) {
       const data = n.inputs.filter((v): v is Value => v !== null && !isConstant(v) && isFloat(v.dtype))
-      if (scalable(n, uses)) {
+      if (scalable(n, uses) && !frozen(n)) {
         layers.push(n)
         continue
       }
@@ -56,7 +56,7 @@ export const balance = (inputScale: number): Pass<'float'> => ({
     const A = Array.from({ length: N }, (_, i) => Float64Array.from({ length: N }, (_, j) => (i === j ? 1e-9 : 0)))
     const rhs = new Float64Array(N)
     for (const n of layers) {
-      const sigma = normOf(n, graph, inputScale)
+      const sigma = normOf(n) * (graph.inputs.includes(movedFrom(n.inputs[0]!, uses.producer)) ? inputScale : 1)
       if (!(sigma > TINY)) continue
       const [o, i] = [index.get(root(n.outputs[0]!)), index.get(root(n.inputs[0]!))]
       const terms = [...(o === undefined ? [] : [[o, 1] as const]), ...(i === undefined ? [] : [[i, -1] as const])]
@@ -104,13 +104,18 @@ function scalable(n: Node, uses: ReturnType<typeof usesOf>): boolean {
   )
 }
 
-/** Spectral norm of the [channels × rest] matrix, on pixels in [0, 1] where the layer reads the input. */
-function normOf(n: Node, graph: Graph, inputScale: number): number {
+/** The value whose numbers these are, before ops that only move them. */
+export function movedFrom(v: Value, producer: (v: Value) => Node | null): Value {
+  const maker = producer(v)
+  return maker?.op.quant === 'shared' && maker.op.lipschitz === 1 && maker.inputs[0] ? movedFrom(maker.inputs[0], producer) : v
+}
+
+/** Spectral norm of the [channels × rest] matrix. */
+function normOf(n: Node): number {
   const info = n.op.weights!(n.attrs)
   const w: Tensor = n.inputs[info.weight]!.data!
   const order = [info.axis, ...w.shape.map((_, i) => i).filter((i) => i !== info.axis)]
   const front = info.axis === 0 ? w : transpose.eval([w], { perm: order })[0]!
   const rows = front.shape[0]!
-  const sigma = spectralNorm(numbersOf(front), rows, sizeOf(front.shape) / rows, 30)
-  return graph.inputs.includes(n.inputs[0]!) ? sigma * inputScale : sigma
+  return spectralNorm(numbersOf(front), rows, sizeOf(front.shape) / rows, 30)
 }

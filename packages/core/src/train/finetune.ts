@@ -190,7 +190,6 @@ export async function train(
     let parameters = vector(state.parameters)
     let moments = state.moments.map(vector)
     let { average, best, curve, running } = state
-    let low = 0
     let diverged: string | null = state.diverged
     const snapshot = (done: number): TrainingState => ({
       step: done,
@@ -202,7 +201,13 @@ export async function train(
       running,
       diverged,
     })
-    let next = fetch(state.step)
+    const ahead = (step: number): ReturnType<typeof fetch> => {
+      const batch = fetch(step)
+      // It may never be asked for; whoever asks still gets the error.
+      batch.catch(() => {})
+      return batch
+    }
+    let next = ahead(state.step)
     for (let i = state.step; i < o.steps && diverged === null; i++) {
       if (hooks.wantsState?.()) hooks.onState?.(snapshot(i))
       hooks.check?.()
@@ -220,8 +225,7 @@ export async function train(
         }),
       )
       // The next batch is made while this one is learned from.
-      next = i + 1 < o.steps ? fetch(i + 1) : next
-      next.catch(() => {})
+      next = i + 1 < o.steps ? ahead(i + 1) : next
       const results = await learning
       const [loss, correct, penalty] = results.slice(1 + moments.length).map((t) => numbersOf(t)[0]!) as [number, number, number]
       if (!Number.isFinite(loss) || !(numbersOf(results[0]!) as Float32Array).every(Number.isFinite)) {
@@ -253,8 +257,9 @@ export async function train(
         ]
         running = { steps: 0, loss: 0, correct: 0, penalty: 0 }
         const top = curve.reduce((m, p) => Math.max(m, p.score), Number.NEGATIVE_INFINITY)
-        low = v.score < COLLAPSE * top ? low + 1 : 0
-        if (low >= 2) diverged = `the validation score fell from ${top.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
+        const low = (p: LearningPoint): boolean => p.score < top - (1 - COLLAPSE) * Math.abs(top)
+        if (curve.length > 1 && curve.slice(-2).every(low))
+          diverged = `the validation score fell from ${top.toPrecision(3)} to ${v.score.toPrecision(3)} at step ${i + 1}`
         if (v.score >= top - o.tolerance) best = { step: i + 1, score: v.score, parameters: average }
         hooks.onState?.(snapshot(i + 1))
       }

@@ -1,4 +1,4 @@
-import { type Graph, isConstant } from '../ir/graph.ts'
+import { type Graph, isConstant, type Node } from '../ir/graph.ts'
 import { prune, rewrite } from '../ir/rewrite.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import type { Random } from '../math/random.ts'
@@ -6,13 +6,13 @@ import type { Engine } from '../run/engine.ts'
 
 /**
  * Random weights in place of trained ones: rows of each layer's [channels × rest] matrix orthogonal (Saxe et al. 2014, arXiv 1312.6120), which
- * is where the Lipschitz penalty is zero; biases zero. Groups are orthogonal each in itself.
+ * is where the Lipschitz penalty is zero; biases zero. Groups are orthogonal each in itself. `frozen` layers keep theirs.
  */
-export function initializeWeights(graph: Graph<'float'>, random: Random): Graph<'float'> {
+export function initializeWeights(graph: Graph<'float'>, random: Random, frozen: (node: Node) => boolean = () => false): Graph<'float'> {
   return rewrite(graph, (b, node, inputs) => {
     const info = node.op.weights?.(node.attrs)
     const weight = info ? node.inputs[info.weight] : null
-    if (!info || !isConstant(weight)) return null
+    if (!info || !isConstant(weight) || frozen(node)) return null
     const next = [...inputs]
     const shape = weight.data.shape
     const rows = shape[info.axis]!
@@ -35,14 +35,20 @@ export function initializeWeights(graph: Graph<'float'>, random: Random): Graph<
 
 /**
  * Layer-sequential unit variance (Mishkin and Matas 2016, arXiv 1511.06422): from the input on, divides each layer's weights by the standard
- * deviation of its results on a batch, so that networks without normalization start where gradients neither vanish nor explode.
+ * deviation of its results on a batch, so that networks without normalization start where gradients neither vanish nor explode. `frozen` layers
+ * are left alone.
  */
-export async function normalizeLayers(engine: Engine, graph: Graph<'float'>, batch: readonly Tensor[]): Promise<Graph<'float'>> {
+export async function normalizeLayers(
+  engine: Engine,
+  graph: Graph<'float'>,
+  batch: readonly Tensor[],
+  frozen: (node: Node) => boolean = () => false,
+): Promise<Graph<'float'>> {
   let scaled = graph
-  for (const { outputs, op, attrs, inputs } of graph.nodes) {
-    const info = op.weights?.(attrs)
-    if (!info || !isConstant(inputs[info.weight])) continue
-    const name = outputs[0]!.name
+  for (const node of graph.nodes) {
+    const info = node.op.weights?.(node.attrs)
+    if (!info || !isConstant(node.inputs[info.weight]) || frozen(node)) continue
+    const name = node.outputs[0]!.name
     const value = scaled.nodes.find((n) => n.outputs[0]!.name === name)!.outputs[0]!
     const model = await engine.load(prune({ ...scaled, outputs: [value], outputNames: [name], origin: null }))
     const y = numbersOf((await model(batch))[0]!) as Float32Array

@@ -6,18 +6,19 @@ import { matmul, swapLast } from '../ops/conv.ts'
 import { add, div, maximum, mul, sqrt, sub } from '../ops/elementwise.ts'
 import { transpose } from '../ops/structure.ts'
 import { differentiate } from '../passes/autodiff.ts'
+import { movedFrom } from '../passes/balance.ts'
 
 /**
  * orthogonal: ½‖WWᵀ − I‖²_F of the [channels × rest] matrix (Lin, Gan, Han 2019, eq. 8).
  * hinge: the same of its positive part alone, so that singular values below 1 are left as they are.
- * operator: ½‖(AᵀA − I)u‖² of the layer's true linear operator A (padding, strides and all) for a random u with E uuᵀ = I,
- * whose mean is ½‖AᵀA − I‖²_F.
+ * operator: ½‖(AᵀA − I)u‖² of the layer's true linear operator A (padding, strides and all) for a random u with E uuᵀ = I/positions,
+ * whose mean is ½‖AᵀA − I‖²_F per place of the image.
  */
 export type PenaltyForm = 'orthogonal' | 'hinge' | 'operator'
 export const penaltyForms: readonly PenaltyForm[] = ['orthogonal', 'hinge', 'operator']
 
 /** The weights of a layer as a batch of matrices [groups, channels/groups, rest]; groups read different inputs and are orthogonal anyway. */
-function matrices(b: Builder, node: Node, w: Value): { m: Value; groups: number; back: (d: Value) => Value } {
+function matrices(b: Builder, node: Node, w: Value): { m: Value; back: (d: Value) => Value } {
   const info = node.op.weights!(node.attrs)
   const shape = w.shape as readonly number[]
   const rank = shape.length
@@ -30,7 +31,7 @@ function matrices(b: Builder, node: Node, w: Value): { m: Value; groups: number;
     const r = b.emit(reshape, [d], { shape: perm.map((i) => shape[i]!) })
     return info.axis === 0 ? r : b.emit(transpose, [r], { perm: perm.map((_, i) => perm.indexOf(i)) })
   }
-  return { m, groups, back }
+  return { m, back }
 }
 
 /** Newton–Schulz iterations X ← ½X(3I − X²), which send every eigenvalue in (−√3, √3) to its sign (Higham 2008, "Functions of Matrices", §5.3). */
@@ -104,15 +105,7 @@ export function operatorPenalty(b: Builder, node: Node, w: Value, u: Value): { v
  * Lipschitz constant has a meaning. A tensor that broadcasts to W, or null where nothing is stretched.
  */
 export function inputFactor(node: Node, scale: Tensor, input: Value, producer: (v: Value) => Node | null): Tensor | null {
-  let v = node.inputs[0]!
-  // Ops that only move numbers keep their scale.
-  for (;;) {
-    const maker = producer(v)
-    if (!maker) break
-    if (maker.op.quant !== 'shared' || maker.op.lipschitz !== 1 || !maker.inputs[0]) return null
-    v = maker.inputs[0]
-  }
-  if (v !== input) return null
+  if (movedFrom(node.inputs[0]!, producer) !== input) return null
   const info = node.op.weights!(node.attrs)
   const values = Array.from(scale.data as Float32Array)
   const mean = values.reduce((s, x) => s + x, 0) / values.length

@@ -46,9 +46,6 @@ const EPSILON = 1e-8
 /** Vectors that the optimizer carries from step to step, beside the parameters. */
 export const momentsOf = (optimizer: OptimizerName): number => (optimizer === 'adam' ? 2 : 1)
 
-/** What a step says of itself, in the order of its outputs after the new state. */
-export const stepMetrics = ['loss', 'correct', 'penalty', 'gradient'] as const
-
 /** The numbers that change from step to step, in the order of the step's inputs after the vectors. */
 export interface StepInputs {
   /** [batch, …] in [0, 1]. */
@@ -74,7 +71,7 @@ export interface TrainingStep {
 
 /**
  * One training step as a graph: perturbation of some samples, the teacher's scores, forward, loss, backward, penalty and optimizer.
- * Outputs: new parameters and moments, then {@link stepMetrics}.
+ * Outputs: new parameters and moments, then the loss, the samples answered right, and the penalty.
  * The penalty does not pass through the optimizer (decoupled, as weight decay in Loshchilov and Hutter 2019, arXiv 1711.05101): Adam divides
  * by the size of its gradients, and with it any β would do the same.
  */
@@ -166,7 +163,7 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
       {},
     )
   }
-  const graph = prune(b.build('qdq', [moved, ...next, loss, correct, penalty, length]))
+  const graph = prune(b.build('qdq', [moved, ...next, loss, correct, penalty]))
   const directions = graph.inputs.filter((v) => v.name.startsWith(DIRECTION))
   return {
     graph,

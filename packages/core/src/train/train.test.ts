@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { isDeepStrictEqual } from 'node:util'
 import { type Builder, createBuilder } from '../ir/builder.ts'
-import type { Graph, Value } from '../ir/graph.ts'
+import type { Graph, Node, Value } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
@@ -9,7 +10,7 @@ import { reshape } from '../ops/broadcasting.ts'
 import { conv, dense } from '../ops/conv.ts'
 import { add, relu } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
-import { concat } from '../ops/structure.ts'
+import { concat, transpose } from '../ops/structure.ts'
 import { balance } from '../passes/balance.ts'
 import { insertQuantizers, planQuantization } from '../passes/insertQuantizers.ts'
 import { calibrate } from '../quant/calibrate.ts'
@@ -223,6 +224,29 @@ describe('training', () => {
     assert.match(falling.diverged!, /fell from/)
     assert.equal(falling.best!.step, 4)
   })
+  it('scores below zero that rise are no collapse, and one that spans an interruption is noticed', async () => {
+    const scored = (scores: readonly number[]) => {
+      let n = 0
+      return async () => ({ score: scores[n++]!, clean: 0, robust: null })
+    }
+    const rising = await train(referenceEngine, await problem(false), options, { validate: scored([-3, -2.5, -2]) })
+    assert.equal(rising.diverged, null)
+    let kept = startState((await problem(false)).trainable, options)
+    await assert.rejects(
+      train(referenceEngine, await problem(false), options, {
+        validate: scored([1, 0.1]),
+        onState: (s) => {
+          kept = s
+        },
+        check: () => {
+          if (kept.curve.length === 2) throw new Error('killed')
+        },
+      }),
+      /killed/,
+    )
+    const resumed = await train(referenceEngine, await problem(false), options, { validate: scored([0.1]) }, kept)
+    assert.match(resumed.diverged!, /fell from 1.00 to 0.100/)
+  })
   it('perturbs a share of the samples inside the ball', async () => {
     const p = await problem(true)
     const o: TrainingOptions = { ...options, steps: 3, adversary: { epsilon: 0.1, steps: 2, share: 0.5, ramp: 0.5 } }
@@ -384,6 +408,22 @@ describe('balance', () => {
     }
     assert.ok(spread(balanced) < spread(g))
   })
+
+  it('knows what the input is multiplied by behind ops that only move it, and leaves frozen layers alone', () => {
+    const chain = (moved: boolean): Graph<'float'> => {
+      const b = createBuilder()
+      const r = createRandom(3)
+      const x = b.input('x', { dtype: 'float32', shape: moved ? ['N', 3, 2] : ['N', 2, 3] })
+      const h = moved ? b.emit(transpose, [x], { perm: [0, 2, 1] }) : x
+      const first = b.emit(dense, [h, b.constant(normal([4, 3], 1, r)), null], {}, { outputs: ['first'] })
+      return b.build('float', [b.emit(dense, [b.emit(relu, [first], {}), b.constant(normal([2, 4], 1, r)), null], {})])
+    }
+    const weights = (g: Graph): number[][] =>
+      g.nodes.filter((n) => n.op.weights).map((n) => Array.from(numbersOf(n.inputs[1]!.data!) as Float32Array))
+    assert.deepEqual(weights(balance(255).run(chain(true))), weights(balance(255).run(chain(false))))
+    assert.notDeepEqual(weights(balance(255).run(chain(true))), weights(balance(1).run(chain(true))))
+    assert.deepEqual(weights(balance(255, (n) => n.outputs[0]!.name === 'first').run(chain(false))), weights(chain(false)))
+  })
 })
 
 describe('initial weights', () => {
@@ -398,6 +438,15 @@ describe('initial weights', () => {
       assert.ok(orthogonalityDefect(flipped, Math.min(rows, cols), Math.max(rows, cols)) < 1e-5)
       assert.ok((numbersOf(n.inputs[2]!.data!) as Float32Array).every((x) => x === 0))
     }
+  })
+
+  it('are not given to frozen layers', async () => {
+    const g = network()
+    const frozen = (n: Node): boolean => n.outputs[0]!.name === 'c2'
+    const fresh = await normalizeLayers(referenceEngine, initializeWeights(g, createRandom(1), frozen), [images], frozen)
+    g.nodes.forEach((n, i) => {
+      if (n.op.weights) assert.equal(isDeepStrictEqual(fresh.nodes[i]!.inputs[1]!.data, n.inputs[1]!.data), frozen(n), n.outputs[0]!.name)
+    })
   })
 })
 

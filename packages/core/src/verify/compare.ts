@@ -17,6 +17,9 @@ export interface Agreement {
   readonly skipped: string | null
 }
 
+/** Why a comparison without samples says nothing. */
+export const NOTHING_COMPARED = 'there are fewer samples than the network takes at once'
+
 /** Behind a float island (softmax, say) runtimes round differently: |a − b| ≤ 1e-5 + 1e-4·|b|. */
 const tolerance = (b: number): number => 1e-5 + 1e-4 * Math.abs(b)
 
@@ -61,5 +64,5 @@ export async function agree(
       }
     })
   }
-  return { compared, mismatches, maxErrorSteps, skipped: null }
+  return { compared, mismatches, maxErrorSteps, skipped: compared === 0 ? NOTHING_COMPARED : null }
 }
