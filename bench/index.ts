@@ -183,7 +183,7 @@ async function training(): Promise<void> {
     spec,
     equalize: 'off',
     biasCorrection: false,
-    balance: null,
+    canonical: null,
     rules: target.rules,
   })
   const labels = new Float32Array(batch * 10)

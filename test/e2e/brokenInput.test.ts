@@ -500,6 +500,24 @@ const cases: Broken[] = [
     says: /cannot write/,
   },
   { what: 'a robustness gate without an attack', args: convert(ok, '--max-robust-drop', '1%'), code: 2, says: /needs an attack/ },
+  {
+    what: 'half precision for ONNX',
+    args: ['convert', ok, '--dequantize', '--float16'],
+    code: 2,
+    says: /--float16 is for the target tflite/,
+  },
+  {
+    what: 'the Edge TPU’s rule for another target',
+    args: convert(ok, '--strict', '--target', 'ort'),
+    code: 2,
+    says: /--strict is for the target edgetpu/,
+  },
+  {
+    what: 'bits where the file’s are kept',
+    args: ['convert', ok, '--keep-scales', '--weight-bits', '4'],
+    code: 2,
+    says: /--weight-bits goes with --bits/,
+  },
   { what: 'packed weights of eight bits', args: ['convert', ok, '--bits', '8', '--pack-weights'], code: 2, says: /--pack-weights/ },
   {
     what: 'another size for a fixed input',

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { writeModel } from '@dqc/onnx'
+import { decodeModel, encodeModel, writeModel } from '@dqc/onnx'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { type ConvertOptions, convert, inspect } from 'dqc'
 import { smallNetwork } from '../support/models.ts'
@@ -176,8 +176,38 @@ describe('fine-tuning', () => {
     await assert.rejects(convert(digits, { ...quick, bits: 4, robustSteps: 3 }), /--robust-steps goes with/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 0 }), /--finetune/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, freeze: ['nothing'] }), /--freeze nothing matches no node/)
+    await assert.rejects(convert(digits, { ...quick, bits: 8, lr: 0.1, resume: true }), /--lr, --resume without fine-tuning .*eight bits/)
+    await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 4, effort: 'max' }), /--effort says how long/)
+    await assert.rejects(convert(digits, { ...quick, bits: 4, loss: 'ce', teacher: digits }), /--loss ce follows labels alone/)
+    await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 4, freeze: ['conv', 'dense'] }), /no layer is left to train/)
     const { data: _, ...rest } = quick
     await assert.rejects(convert(digits, { ...rest, bits: 4, loss: 'ce' }), /needs labelled data/)
+  })
+
+  it('a network that cannot be differentiated is rounded only, unless training is asked for', async () => {
+    const m = decodeModel(writeModel(smallNetwork()))
+    const node = m.graph!.node!.find((n) => n.opType === 'HardSwish')!
+    Object.assign(node, { opType: 'Shrink', attribute: [] })
+    const dim = [{ dimParam: 'N' }, { dimValue: 6 }, { dimValue: 6 }, { dimValue: 6 }]
+    m.graph!.valueInfo = [{ name: node.output![0]!, type: { tensorType: { elemType: 1, shape: { dim } } } }]
+    const { data: _, ...rest } = quick
+    const options = { ...rest, bits: 4, samples: 32, calibSamples: 32 }
+    const r = (await convert(encodeModel(m), options)).reports[0]!
+    assert.equal(r.finetuning.length, 0)
+    assert.match(r.notes.join(), /not fine-tuned: .*Shrink.* has no gradient/)
+    await assert.rejects(convert(encodeModel(m), { ...options, finetune: 4 }), /has no gradient/)
+  })
+
+  it('training that diverges before its first validation leaves the network as it was', async () => {
+    const r = await one({ bits: 4, finetune: 6, lr: 1e20, robust: 0 })
+    assert.match(r.notes.join(), /diverged.*step 0/)
+    const rounded = await one({ bits: 4, finetune: 'off', equalize: 'off' })
+    assert.ok(r.after.clean > rounded.after.clean - 0.02, `${r.after.clean} beside ${rounded.after.clean}`)
+  })
+
+  it('at eight bits only adversaries, or steps, make it train', async () => {
+    assert.equal((await one({ bits: 8, robust: 1 / 255, samples: 64, finetune: 4 })).finetuning.length, 2)
+    await assert.rejects(convert(digits, { ...quick, bits: 8, robust: 0 }), /--robust without fine-tuning/)
   })
 })
 

@@ -268,7 +268,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
         .option('--calib-samples <n>', 'calibration samples (default 512)', number)
         .option('-o, --out <dir>', 'folder of the results (default: the current one)')
         .option('--max-drop <share>', 'exit 5 when clean accuracy falls by more, like 0.01 or 1%', shareOf)
-        .option('--max-robust-drop <share>', 'exit 6 when robust accuracy falls by more', shareOf),
+        .option('--max-robust-drop <share>', 'exit 6 when robust accuracy, under any attack or the worst of all, falls by more', shareOf),
     ),
   ).action(async (model: string, f: Record<string, any>) => {
     const options: ConvertOptions = {
@@ -365,7 +365,7 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
     return EXIT.ok
   } catch (e) {
     if (e instanceof CommanderError) return e.exitCode === 0 ? EXIT.ok : EXIT.usage
-    const shown = abort.signal.aborted ? errors.interrupted('interrupted') : e
+    const shown = abort.signal.aborted && !(e instanceof CompileError && e.kind === 'interrupted') ? errors.interrupted('interrupted') : e
     if (shown instanceof CompileError) {
       streams.err.write(`${pc.red('error')} ${shown.message}\n`)
       return EXIT[shown.kind]

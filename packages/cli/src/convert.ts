@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   type Agreement,
@@ -6,6 +7,7 @@ import {
   agree,
   type Batches,
   balance,
+  batchesOf,
   CompileError,
   checkWeights,
   countCost,
@@ -25,6 +27,7 @@ import {
   liftBatch,
   lower,
   type Measurement,
+  NOTHING_COMPARED,
   type Node,
   normalizeLayers,
   numbersOf,
@@ -40,9 +43,9 @@ import {
   type Value,
 } from '@dqc/core'
 import { createStaging, probeFolder, readBytes, type Staging, sha256 } from './files.ts'
-import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer, trains } from './finetune.ts'
+import { createTrainer, degenerateNote, type FinetuneReport, isUnsupported, type Trainer } from './finetune.ts'
 import { floatNetwork, forFormat, inputRange, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
-import { type ConvertOptions, checkConvert } from './options.ts'
+import { bitsFor, type ConvertOptions, checkConvert, isCoarse, trains } from './options.ts'
 import { type Gate, REPORT_SCHEMA, type Report } from './report.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
 import { createRuntimes, onGrid, RUNTIME, type Runtimes } from './runtimes.ts'
@@ -82,7 +85,9 @@ export async function convert(model: string | Uint8Array, options: ConvertOption
     if (failed.length) throw Object.assign(failed[0]!, { result })
     return result
   } catch (e) {
-    throw options.signal?.aborted ? errors.interrupted('interrupted') : e
+    if (!options.signal?.aborted) throw e
+    const checkpoint = staging.superseded().find((path) => existsSync(path)) ?? null
+    throw errors.interrupted('interrupted', checkpoint, checkpoint && 'the same command with --resume goes on from here')
   } finally {
     staging.rollback()
     await runtimes.close()
@@ -135,7 +140,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
     throw errors.unsupportedModel('the model is not quantized: it has no scales to keep', opened.path, 'pass --bits to quantize it')
   const choices = chooseTargets(o, opened)
   const original = await loadOriginal(runtimes, opened)
-  const teacher = o.teacher === undefined ? null : await teacherNetwork(runtimes, o.teacher, source, given)
+  const teacher = o.teacher === undefined ? null : await openTeacher(runtimes, o.teacher, source, given)
   const { graph, batch } = await prepareModel(engine, opened, source, original, createRandom(o.seed ?? 0).fork('lift'))
   checkWeights(graph)
   const setting = createSetting(source, typeof batch === 'number' ? batch : null, o, true, inputRange(opened))
@@ -188,7 +193,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
 type Progress = (stage: string, done?: number, of?: number | null, detail?: string) => void
 
 /** The network of another file, to be followed in training. Throws CompileError where its inputs or outputs are of another shape. */
-async function teacherNetwork(runtimes: Runtimes, path: string, student: Graph, o: ConvertOptions): Promise<Graph<'float'>> {
+async function openTeacher(runtimes: Runtimes, path: string, student: Graph, o: ConvertOptions): Promise<NonNullable<Job['teacher']>> {
   const opened = openModel(path, o.shapes ? { shapes: o.shapes } : {})
   const source = floatNetwork(opened)
   const model = await loadOriginal(runtimes, opened)
@@ -197,7 +202,7 @@ async function teacherNetwork(runtimes: Runtimes, path: string, student: Graph, 
   const shapes = (g: Graph): string => JSON.stringify([...g.inputs, ...g.outputs].map((v) => v.shape?.slice(1)))
   if (shapes(graph) !== shapes(student))
     throw errors.usage(`--teacher: its inputs and outputs ${shapes(graph)} are not the model's ${shapes(student)}`, path)
-  return graph
+  return { graph, sha256: opened.sha256 }
 }
 
 /** Everything that one target's conversion needs. */
@@ -207,7 +212,7 @@ interface Job {
   /** The prepared float network. */
   readonly graph: Graph<'float'>
   /** Another network to follow in training. */
-  readonly teacher: Graph<'float'> | null
+  readonly teacher: { readonly graph: Graph<'float'>; readonly sha256: string } | null
   readonly setting: Setting
   readonly options: ConvertOptions
   readonly plan: Plan
@@ -230,13 +235,23 @@ interface Quantization {
 }
 
 /** The trainer of one target's conversion; null where nothing is trained, which automatic fine-tuning notes. */
-async function trainerFor(job: Job, stem: string, coarse: boolean): Promise<Trainer | null> {
+async function trainerFor(job: Job, stem: string, frozen: (node: Node) => boolean): Promise<Trainer | null> {
   const { options: o, graph } = job
-  if (!trains(o, coarse)) return null
+  if (!trains(o)) return null
   const folder = folderOf(o)
+  const { training } = job.setting
   const fingerprint = sha256(
     new TextEncoder().encode(
-      JSON.stringify([VERSION, job.opened.sha256, sha256(await dataFingerprint(job.setting)), publicOptions(o), stem]),
+      JSON.stringify([
+        VERSION,
+        job.opened.sha256,
+        job.teacher?.sha256 ?? null,
+        sha256(await dataFingerprint(job.setting)),
+        training.count,
+        training.labels ? sha256(new Uint8Array(Int32Array.from(training.labels).buffer)) : null,
+        publicOptions(o),
+        stem,
+      ]),
     ),
   )
   const checkpoint = folder === null ? null : join(folder, `${stem}.checkpoint`)
@@ -247,11 +262,10 @@ async function trainerFor(job: Job, stem: string, coarse: boolean): Promise<Trai
       setting: job.setting,
       options: o,
       original: graph,
-      teacher: job.teacher,
+      teacher: job.teacher?.graph ?? null,
       checkpoint,
       fingerprint,
-      coarse,
-      frozen: selection(graph, o.freeze ?? [], '--freeze'),
+      frozen,
       // An interruption is for the trainer to notice, which saves its state first.
       progress: (stage, done = 0, of = null, detail) => o.onProgress?.(stage, done, of, detail),
       notes: job.notes,
@@ -280,26 +294,18 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
     }
   }
   const bits = bitsFor(o)
-  const coarse = Math.min(bits.weights, bits.activations, bits.edges) < 8
-  const trainer = await trainerFor(job, stem, coarse)
+  const frozen = selection(graph, o.freeze ?? [], '--freeze')
+  const trainer = await trainerFor(job, stem, frozen)
+  const canonical = trainer ? balance(meanScale(s), frozen) : null
   const finetuning: FinetuneReport[] = []
-  const prepared = trainer ? runPasses(target.prepare(graph), [balance(meanScale(s))]) : target.prepare(graph)
+  const prepared = runPasses(target.prepare(graph), canonical ? [canonical] : [])
   // Robustness is learned in real numbers first: through a coarse quantizer alone, training learns to hide instead.
   const adversarial = trainer?.adversarial ? await trainer.run('float', prepared, null, () => false) : null
   if (adversarial) finetuning.push(adversarial.report)
   const ready = adversarial?.graph ?? prepared
-  const batches = (n: number): Batches =>
-    async function* () {
-      for (let from = 0; from < n; from += s.batch) {
-        const to = Math.min(n, from + s.batch)
-        // A fixed batch takes no remainder.
-        if (typeof graph.inputs[0]!.shape![0] === 'number' && to - from !== s.batch) return
-        yield [preprocess(await s.calibrationFeed.pixels(from, to), s.calibrationFeed.preprocessing)]
-      }
-    }
   const count = s.calibration.count
   let seen = 0
-  const network = await quantizeNetwork(runtimes.engine, ready, batches(count), kept(batches(Math.min(s.tuning, count))), {
+  const network = await quantizeNetwork(runtimes.engine, ready, calibrationBatches(job, count), kept(calibrationBatches(job, s.tuning)), {
     spec: {
       weightBits: bits.weights,
       actBits: bits.activations,
@@ -311,10 +317,10 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
       scheme: choice.scheme,
     },
     // At eight bits equalization has nothing left to gain, and training gains more without.
-    equalize: o.equalize ?? (coarse && !trainer ? 'auto' : 'off'),
+    equalize: o.equalize ?? (isCoarse(o) && !trainer ? 'auto' : 'off'),
     biasCorrection: o.biasCorrection ?? true,
     rules: target.rules,
-    balance: trainer ? meanScale(s) : null,
+    canonical,
     onProgress: (step, n) => {
       seen = n === 0 ? 0 : seen + n
       progress(step, Math.min(seen, count), count)
@@ -349,12 +355,6 @@ const meanScale = (s: Setting): number => {
 /** Values that only feed sums keep this many bits: no multiplier reads them. */
 const SUM_BITS = 8
 
-const bitsFor = (o: ConvertOptions): { weights: number; activations: number; edges: number } => ({
-  weights: o.weightBits ?? o.bits ?? 8,
-  activations: o.actBits ?? o.bits ?? 8,
-  edges: o.edgeBits ?? 8,
-})
-
 /** Quantizes (or keeps the integers of a quantized file), writes, re-reads and measures. */
 async function toIntegers(job: Job): Promise<Report> {
   const { opened, setting: s, options: o, notes, choice, progress } = job
@@ -387,26 +387,25 @@ async function toIntegers(job: Job): Promise<Report> {
     ),
   )
   if (model.instead) notes.push(`${model.instead}: the integer reference was measured in place of the emitted file`)
-  const checked = Math.max(1, Math.min(REFERENCE.samples, s.all.evaluation.samples, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
   const sampled = async function* (): AsyncIterable<readonly Tensor[]> {
-    const fixed = network.integer.inputs[0]!.shape![0]
-    const size = typeof fixed === 'number' ? fixed : 16
-    for (let from = 0; from < checked; from += size) {
-      const to = Math.min(checked, from + size)
-      if (to - from !== size && typeof fixed === 'number') return
+    for (const [from, to] of checkedBatches(network.integer, s, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
       yield [onGrid(preprocess(await s.feed.pixels(from, to), s.feed.preprocessing), network.integer)]
-    }
   }
-  const agreement = await agree(network.integer, model.steps, sampled())
   const inexact = target.inexact(network.integer)
-  checkAgreement(agreement, network.integer, inexact, stem, notes, choice)
-  progress('measure the emitted file')
-  const after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
-  await model.release()
+  let agreement: Agreement
+  let after: Job['before']
+  try {
+    agreement = await agree(network.integer, model.steps, sampled())
+    checkAgreement(agreement, network.integer, inexact, stem, notes, choice)
+    progress('measure the emitted file')
+    after = await measure({ model: model.real, gradients: network.qdq }, job.plan, job.before.found, notes)
+  } finally {
+    await model.release()
+  }
 
   const examples = target.examples ? await exampleFiles(job, stem, target.examples, network.integer) : []
   progress('count the levels in use')
-  const uses = await activationUse(job.runtimes.engine, network.qdq, levelSamples(job))
+  const uses = await activationUse(job.runtimes.engine, network.qdq, calibrationBatches(job, LEVEL_SAMPLES))
   const warning = degenerateNote(uses)
   if (warning) notes.push(warning)
   const plan = network.plan
@@ -443,6 +442,14 @@ async function toIntegers(job: Job): Promise<Report> {
   })
 }
 
+/** Batches of evaluation samples for a comparison, about as many samples as asked for: whole ones where the network takes no other, and at least one. */
+function checkedBatches(graph: Graph, s: Setting, wanted: number): [number, number][] {
+  const first = graph.inputs[0]!.shape![0]
+  const fixed = typeof first === 'number' ? first : null
+  const end = Math.min(s.all.evaluation.samples, Math.max(Math.min(wanted, REFERENCE.samples), fixed ?? 1))
+  return batchesOf(end, fixed ?? 16).filter(([from, to]) => fixed === null || to - from === fixed)
+}
+
 /** What the network makes of the first evaluation sample, for tools whose flows check themselves with it. */
 async function exampleFiles(
   job: Job,
@@ -458,11 +465,13 @@ async function exampleFiles(
 /** Samples on which the use of levels is counted. */
 const LEVEL_SAMPLES = 256
 
-const levelSamples = ({ setting: s, graph }: Job): Batches =>
+/** The first n calibration samples, as far as there are so many. */
+const calibrationBatches = ({ setting: s, graph }: Job, n: number): Batches =>
   async function* () {
-    const n = Math.min(LEVEL_SAMPLES, s.calibration.count)
-    for (let from = 0; from < n; from += s.batch) {
-      const to = Math.min(n, from + s.batch)
+    const end = Math.min(n, s.calibration.count)
+    for (let from = 0; from < end; from += s.batch) {
+      const to = Math.min(end, from + s.batch)
+      // A fixed batch takes no remainder.
       if (typeof graph.inputs[0]!.shape![0] === 'number' && to - from !== s.batch) return
       yield [preprocess(await s.calibrationFeed.pixels(from, to), s.calibrationFeed.preprocessing)]
     }
@@ -533,9 +542,11 @@ async function toFloat(job: Job): Promise<Report> {
   const { runtimes, opened, setting: s, options: o, choice, progress } = job
   const { writeFloat, format } = choice
   if (!writeFloat || format === 'c') throw errors.usage(`--dequantize: the target ${choice.target.name} has no real numbers`)
-  const stem = `${opened.name}.${choice.target.name}.${trains(o, false) ? 'finetuned' : o.float16 ? 'float16' : 'float'}`
-  const trainer = await trainerFor(job, stem, false)
-  const start = o.reinit ? await freshWeights(job) : job.graph
+  const half = choice.weightStorage === 16
+  const stem = `${opened.name}.${choice.target.name}.${trains(o) ? 'finetuned' : half ? 'float16' : 'float'}`
+  const frozen = selection(job.graph, o.freeze ?? [], '--freeze')
+  const trainer = await trainerFor(job, stem, frozen)
+  const start = o.reinit ? await freshWeights(job, frozen) : trainer ? runPasses(job.graph, [balance(meanScale(s), frozen)]) : job.graph
   const tuned = trainer ? await trainer.run('float', start, null, () => false) : null
   const graph = tuned?.graph ?? job.graph
   progress('emit')
@@ -544,14 +555,11 @@ async function toFloat(job: Job): Promise<Report> {
   progress('check the emitted file')
   const written = await loadWritten(() => runtimes.loadFloat(emitted, channelsLast))
   const reference = await runtimes.engine.load(graph)
-  const size = typeof graph.inputs[0]!.shape![0] === 'number' ? graph.inputs[0]!.shape![0] : 16
-  const samples = Math.min(REFERENCE.samples, s.all.evaluation.samples)
   let compared = 0
   let mismatches = 0
   let worst = 0
-  for (let from = 0; from + size <= Math.max(size, samples); from += size) {
-    const x = [preprocess(await s.feed.pixels(from, Math.min(from + size, s.evaluation.count)), s.feed.preprocessing)]
-    if (x[0]!.shape[0] !== size) break
+  for (const [from, to] of checkedBatches(graph, s, REFERENCE.samples)) {
+    const x = [preprocess(await s.feed.pixels(from, to), s.feed.preprocessing)]
     const [have, want] = [await written(x), await reference(x)]
     want.forEach((t, k) => {
       const [p, q] = [numbersOf(have[k]!), numbersOf(t)]
@@ -565,18 +573,18 @@ async function toFloat(job: Job): Promise<Report> {
     })
   }
   await reference.release()
-  if (mismatches > 0 && !o.float16)
+  if (mismatches > 0 && !half)
     throw errors.recheckFailed(
       `${mismatches} of ${compared} outputs differ from the network, by up to ${worst.toPrecision(3)} of the largest`,
       stem,
     )
-  if (o.float16) job.notes.push(`weights in half precision move outputs by up to ${worst.toPrecision(2)} of the largest`)
+  if (half) job.notes.push(`weights in half precision move outputs by up to ${worst.toPrecision(2)} of the largest`)
   progress('measure the emitted file')
   const after = await measure({ model: written, gradients: graph }, job.plan, job.before.found, job.notes)
   await written.release()
-  const storage = { weights: o.float16 ? 16 : 32, activations: 32 }
+  const storage = { weights: choice.weightStorage, activations: 32 }
   return finish(job, stem, {
-    format: o.float16 ? 'float16' : 'float32',
+    format: half ? 'float16' : 'float32',
     after: after.measurement,
     artifact: {
       files: listed,
@@ -584,7 +592,7 @@ async function toFloat(job: Job): Promise<Report> {
       compared,
       mismatches,
       maxErrorSteps: 0,
-      skipped: null,
+      skipped: compared === 0 ? NOTHING_COMPARED : null,
       inexact: [],
       mapping: null,
       memory: null,
@@ -605,10 +613,10 @@ async function toFloat(job: Job): Promise<Report> {
 /** Samples on which random weights are brought to size. */
 const SIZING_SAMPLES = 64
 
-async function freshWeights({ runtimes, graph, setting: s }: Job): Promise<Graph<'float'>> {
+async function freshWeights({ runtimes, graph, setting: s }: Job, frozen: (node: Node) => boolean): Promise<Graph<'float'>> {
   const n = typeof graph.inputs[0]!.shape![0] === 'number' ? graph.inputs[0]!.shape![0] : Math.min(SIZING_SAMPLES, s.calibration.count)
   const x = preprocess(await s.calibrationFeed.pixels(0, n), s.calibrationFeed.preprocessing)
-  return normalizeLayers(runtimes.engine, initializeWeights(graph, s.random.fork('weights')), [x])
+  return normalizeLayers(runtimes.engine, initializeWeights(graph, s.random.fork('weights'), frozen), [x], frozen)
 }
 
 /** Runtimes add in different orders. */
@@ -782,9 +790,13 @@ function gatesOf(o: ConvertOptions, before: Measurement, after: Measurement, acc
   const sign = accuracy ? 1 : -1
   const gate = (limit: number | undefined, value: number): Gate | null =>
     limit === undefined ? null : { limit, value, passed: value <= limit + 1e-12 }
-  const drops = before.attacks.map((a) => {
-    const b = after.attacks.find((x) => x.name === a.name && x.epsilon === a.epsilon && x.norm === a.norm)
-    return b ? sign * (a.robust - b.robust) : 0
+  const outcomes = (m: Measurement): { name: string; epsilon: number; norm: string; robust: number }[] => [
+    ...m.attacks,
+    ...m.worst.map((w) => ({ name: 'worst', ...w })),
+  ]
+  const drops = outcomes(before).flatMap((a) => {
+    const b = outcomes(after).find((x) => x.name === a.name && x.epsilon === a.epsilon && x.norm === a.norm)
+    return b ? [sign * (a.robust - b.robust)] : []
   })
   if (o.maxRobustDrop !== undefined && drops.length === 0)
     throw errors.unsupportedModel('no gradient attack is possible, so --max-robust-drop cannot be checked')

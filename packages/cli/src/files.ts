@@ -98,6 +98,8 @@ export interface Staging {
   stage(path: string, bytes: Uint8Array | string): string
   /** Names a file that the commit makes superfluous. */
   supersede(path: string): void
+  /** Files so named. */
+  superseded(): readonly string[]
   /** Gives all staged files their names. */
   commit(): void
   /** Removes what was staged and not committed. */
@@ -124,6 +126,7 @@ export function createStaging(): Staging {
     supersede(path) {
       superfluous.push(path)
     },
+    superseded: () => superfluous,
     stage(path, bytes) {
       const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomBytes(4).toString('hex')}`)
       try {

@@ -3,6 +3,7 @@ import {
   type Adversary,
   type Augmentation,
   answers,
+  attackStep,
   augment,
   CompileError,
   createRandom,
@@ -22,7 +23,7 @@ import {
 } from '@dqc/core'
 import { type Checkpoint, readCheckpoint, writeCheckpoint } from './checkpoint.ts'
 import { createFeed, type Feed } from './data/feed.ts'
-import type { ConvertOptions, Effort } from './options.ts'
+import { type ConvertOptions, type Effort, isCoarse } from './options.ts'
 import type { Runtimes } from './runtimes.ts'
 import type { Setting } from './setting.ts'
 
@@ -114,18 +115,9 @@ export interface TrainerContext {
   /** Where checkpoints lie; null keeps none. */
   readonly checkpoint: string | null
   readonly fingerprint: string
-  /** Whether anything has fewer than eight bits. */
-  readonly coarse: boolean
   readonly frozen: (n: Node) => boolean
   readonly progress: (stage: string, done?: number, of?: number | null, detail?: string) => void
   readonly notes: string[]
-}
-
-/** Whether a conversion trains at all. */
-export const trains = (o: ConvertOptions, coarse: boolean): boolean => {
-  if (o.finetune === 'off' || o.keepScales) return false
-  if (typeof o.finetune === 'number') return true
-  return o.dequantize ? o.finetune === 'auto' : coarse || o.robust !== undefined
 }
 
 /** Steps of each stage. */
@@ -142,7 +134,11 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const batch = s.trainingBatch
   if (batch < SMALLEST_BATCH && typeof o.finetune !== 'number')
     throw errors.unsupportedModel(`training takes batches of ${batch}`, null, 'a fixed batch, or activations too large for memory')
+  if (c.original.nodes.every((n) => n.op.weights === null || c.frozen(n)))
+    throw errors.unsupportedModel('no layer is left to train', null, 'see --freeze, and `dqc inspect` for the layers')
   const feed = createFeed(c.original, s.training, o)
+  // What has no derivative is found out before anything is trained.
+  attackStep(c.original, feed.preprocessing, s.objective, 'linf')
   const validationFeed = createFeed(c.original, s.validation, o)
   const validation: Evaluation = {
     samples: s.validation.count,
@@ -179,6 +175,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
         c.checkpoint,
         'repeat the options of the interrupted run, or leave out --resume',
       )
+    if (!found) c.progress(`no checkpoint at ${c.checkpoint}, so from the start`)
     saved = found ?? saved
   }
   const save = (stage: string, state: TrainingState): void => {
@@ -212,7 +209,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
         {
           steps,
           batch,
-          rate: o.lr ?? (stage === 'quantized' && !c.coarse ? RECIPE.fineRate : s.synthetic ? RECIPE.rateWithoutData : pace.rate[stage]),
+          rate: o.lr ?? (stage === 'quantized' && !isCoarse(o) ? RECIPE.fineRate : s.synthetic ? RECIPE.rateWithoutData : pace.rate[stage]),
           warmup: Math.min(RECIPE.warmup, Math.ceil(steps / 10)),
           optimizer: o.optimizer ?? 'adam',
           clip: o.clip ?? null,

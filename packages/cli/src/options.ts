@@ -135,7 +135,7 @@ export interface ConvertOptions extends CommonOptions, FinetuneOptions {
   readonly out?: string | null
   /** Largest loss of clean accuracy (share) before the conversion counts as failed. */
   readonly maxDrop?: number
-  /** Largest loss of robust accuracy (share), per attack and radius. */
+  /** Largest loss of robust accuracy (share), under each attack and under the worst of all, per radius. */
   readonly maxRobustDrop?: number
 }
 
@@ -143,6 +143,9 @@ export interface EvaluateOptions extends CommonOptions {
   /** A model whose gradients attack this one, where it has none of its own. */
   readonly surrogate?: string
 }
+
+/** The flag of an option. */
+const flagOf = (option: string): string => `--${option.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`
 
 const whole = (name: string, v: number | undefined, least: number): void => {
   if (v !== undefined && (!Number.isInteger(v) || v < least))
@@ -193,8 +196,9 @@ function checkFinetune(o: ConvertOptions): void {
       throw errors.usage(`${name} must be a number ${least ? 'of at least' : 'above'} 0, not ${v}`)
   if (o.robust !== undefined && o.robust > 1) throw errors.usage('--robust is a radius in units of the pixel range, like 2/255')
   if (o.robustSteps && !o.robust) throw errors.usage('--robust-steps goes with --robust')
-  const trains = finetune !== 'off' && !o.keepScales && (!o.dequantize || finetune !== undefined)
-  if (trains) return
+  if (typeof finetune === 'number' && o.effort) throw errors.usage('--effort says how long --finetune auto takes, not --finetune STEPS')
+  if (o.teacher !== undefined && o.loss === 'ce') throw errors.usage('--loss ce follows labels alone, and no --teacher')
+  if (trains(o)) return
   const given = (
     [
       'effort',
@@ -215,10 +219,29 @@ function checkFinetune(o: ConvertOptions): void {
   ).filter((k) => o[k] !== undefined)
   if (given.length)
     throw errors.usage(
-      `${given.map((k) => `--${k.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`).join(', ')} without fine-tuning`,
+      `${given.map(flagOf).join(', ')} without fine-tuning`,
       null,
-      'leave out --finetune off, --keep-scales or --dequantize; or use dqc finetune',
+      finetune === 'off' || o.keepScales || o.dequantize
+        ? 'leave out --finetune off, --keep-scales or --dequantize; or use dqc finetune'
+        : 'on eight bits only --finetune STEPS or --robust EPS trains',
     )
+}
+
+/** Bits of a conversion that quantizes: of inner weights, of what inner layers read, and of first and last layers. */
+export const bitsFor = (o: ConvertOptions): { weights: number; activations: number; edges: number } => ({
+  weights: o.weightBits ?? o.bits ?? 8,
+  activations: o.actBits ?? o.bits ?? 8,
+  edges: o.edgeBits ?? 8,
+})
+
+/** Whether anything has fewer than eight bits. */
+export const isCoarse = (o: ConvertOptions): boolean => Object.values(bitsFor(o)).some((b) => b < 8)
+
+/** Whether a conversion trains: as it is told, else below eight bits or where there are to be adversaries. */
+export function trains(o: ConvertOptions): boolean {
+  if (o.finetune === 'off' || o.keepScales) return false
+  if (o.dequantize || typeof o.finetune === 'number') return o.finetune !== undefined
+  return isCoarse(o) || (o.robust ?? 0) > 0
 }
 
 export function checkConvert(o: ConvertOptions): void {
@@ -241,11 +264,16 @@ export function checkConvert(o: ConvertOptions): void {
       'pass --bits 2–8, --dequantize, or --keep-scales for a quantized file',
     )
   if (o.float16 && !o.dequantize) throw errors.usage('--float16 goes with --dequantize')
+  if (o.pow2Scales && o.keepScales) throw errors.usage('--pow2-scales chooses new scales, --keep-scales keeps the file’s')
+  const quantizing = (['weightBits', 'actBits', 'edgeBits', 'observer', 'equalize', 'exclude', 'pow2Scales'] as const).filter(
+    (k) => o[k] !== undefined,
+  )
+  if (o.bits === undefined && quantizing.length)
+    throw errors.usage(`${quantizing.map(flagOf).join(', ')} ${quantizing.length > 1 ? 'go' : 'goes'} with --bits`)
   oneOf('--format', o.format, ['qoperator', 'qdq'])
   oneOf('--io', o.io, ['float', 'int8'])
   oneOf('--rounding', o.rounding, ['rne', 'shift'])
   oneOf('--flavor', o.flavor, flavors)
-  if (o.pow2Scales && o.keepScales) throw errors.usage('--pow2-scales chooses new scales, --keep-scales keeps the file’s')
   if (o.rounding === 'shift' && !o.pow2Scales && !o.keepScales) throw errors.usage('--rounding shift goes with --pow2-scales')
   oneOf('--observer', o.observer, observerKinds)
   oneOf('--equalize', o.equalize, ['auto', 'on', 'off'])

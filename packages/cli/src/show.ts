@@ -97,7 +97,6 @@ const HARDWARE = new Set(['c', 'qonnx', 'qcdq', 'vitis-ai'])
 
 const count = (n: number): string => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : String(n))
 
-/** What each layer takes of hardware. */
 /** What training did to the layers: how far each stretches its input, and how far an attack moves what it gives. */
 function layerLines(layers: Report['layers']): string[] {
   const rows = layers.filter((l) => l.operatorNorm.before !== null && l.operatorNorm.after !== null)
@@ -121,6 +120,7 @@ function layerLines(layers: Report['layers']): string[] {
   ]
 }
 
+/** What each layer takes of hardware. */
 const costLines = (c: NonNullable<Report['cost']>): string[] => [
   table([
     ['layer', 'weights', 'MACs', 'weight bits', 'activation bits', 'accumulator bits'],
@@ -136,7 +136,7 @@ const costLines = (c: NonNullable<Report['cost']>): string[] => [
   `${count(c.macs)} MACs, ${count(c.bops)} bit operations, ${size(Math.ceil(c.weightBits / 8))} of weights on their grids, ${size(c.activationBytes)} of activations at once`,
 ]
 
-/** What training did: its recipe in a line, its last and its kept validation. */
+/** What training did: its recipe in a line, and the validation of what was kept. */
 function trainingLines(t: Report['finetuning'][number]): string[] {
   const recipe = [
     `${t.steps} steps of ${t.batch}`,

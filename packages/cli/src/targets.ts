@@ -23,6 +23,8 @@ export interface Choice {
         metadata: Readonly<Record<string, string>>,
       ) => { readonly bytes: Uint8Array; readonly channelsLast: ChannelsLast | null })
     | null
+  /** Bits in which real weights are stored. */
+  readonly weightStorage: 16 | 32
 }
 
 export const TARGETS = ['ort', 'tflite', 'edgetpu', 'c', 'qonnx', 'qcdq', 'vitis-ai'] as const
@@ -33,6 +35,8 @@ const defaultTarget = (m: OpenedModel): TargetName => (m.format === 'tflite' ? '
 
 /** Flags that only some targets know: of several targets asked for, one must, and the others go without. */
 const FLAGS: readonly { readonly flag: string; readonly given: (o: ConvertOptions) => boolean; readonly targets: readonly string[] }[] = [
+  { flag: '--float16', given: (o) => o.float16 ?? false, targets: ['tflite'] },
+  { flag: '--strict', given: (o) => o.strict ?? false, targets: ['edgetpu'] },
   { flag: '--rounding', given: (o) => o.rounding !== undefined, targets: ['c'] },
   { flag: '--hls', given: (o) => o.hls ?? false, targets: ['c'] },
   { flag: '--flavor', given: (o) => o.flavor !== undefined, targets: ['qonnx'] },
@@ -76,6 +80,7 @@ function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
           : // Whoever runs QONNX adds real numbers in single precision: exact where every scale is a power of two.
             { ...scheme, powerOfTwo: o.pow2Scales ?? name === 'qonnx' },
       writeFloat,
+      weightStorage: 32,
     }
   }
   if (name === 'ort') {
@@ -87,6 +92,7 @@ function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
       integerIO: o.io === 'int8',
       scheme,
       writeFloat,
+      weightStorage: 32,
     }
   }
   if (name === 'c') {
@@ -99,6 +105,7 @@ function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
       integerIO: true,
       scheme,
       writeFloat: null,
+      weightStorage: 32,
     }
   }
   if (name === 'edgetpu' && o.io === 'float') throw errors.usage('the Edge TPU takes integer inputs and outputs only')
@@ -106,6 +113,7 @@ function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
   const origin = o.keepScales ? tfliteOriginOf(m.real()) : null
   const integerIO = name === 'edgetpu' || (o.io ? o.io === 'int8' : origin?.inputs[0]?.grid != null)
   const common = { integerIO, version: VERSION }
+  const weightStorage = o.float16 ? 16 : 32
   return {
     target:
       name === 'edgetpu'
@@ -116,6 +124,7 @@ function chooseTarget(name: string, o: ConvertOptions, m: OpenedModel): Choice {
     integerIO,
     scheme,
     writeFloat: (graph, metadata) =>
-      writeTflite(graph, { metadata, floatWeights: o.float16 ? 'float16' : 'float32', description: `dqc ${VERSION}` }),
+      writeTflite(graph, { metadata, floatWeights: weightStorage === 16 ? 'float16' : 'float32', description: `dqc ${VERSION}` }),
+    weightStorage,
   }
 }
