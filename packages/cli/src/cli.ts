@@ -67,10 +67,10 @@ function common(c: Command): Command {
   return c
     .option('--data <path>', 'CIFAR-10 or IDX folder, class folders of images, .npy/.npz, SVHN .mat')
     .option('--eval-data <path>', 'data to evaluate on, where --data only calibrates')
-    .option('--samples <n>', 'evaluation samples (default 1000, fewer for large networks)', number)
+    .option('--samples <n>', 'evaluation samples (default 1000, fewer for large networks and without data)', number)
     .option('--attack-samples <n>', 'samples attacked (default: as many, fewer for large networks)', number)
     .option('--batch <n>', 'samples per batch (default 64)', number)
-    .option('--scale <x>', 'factor on stored values (default 1/255; --scale 1 feeds 0..255)', ratio)
+    .option('--scale <x>', 'factor on stored values (default 1/255 for bytes, 1 for float arrays; --scale 1 feeds 0..255)', ratio)
     .option('--mean <list>', 'subtracted after scaling, one value or one per channel', numbers)
     .option('--std <list>', 'divides what is left, one value or one per channel', numbers)
     .option('--resize <h[xw]>', 'size that image files are scaled to (default: the model’s)', hw)
@@ -94,22 +94,50 @@ function common(c: Command): Command {
 /** Flags of everything that trains. */
 function training(c: Command): Command {
   return c
-    .option('--finetune <auto|off|steps>', 'training steps (default auto: below 8 bits)', stepsOf)
+    .option(
+      '--finetune <auto|off|steps>',
+      'training steps of a stage (default auto: below 8 bits or with --robust; finetune and train always)',
+      stepsOf,
+    )
     .addOption(new Option('--effort <effort>', 'how long auto takes (default default)').choices([...EFFORTS]))
-    .option('--lipschitz-beta <x>', 'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.001, without data 0; 0: none)', number)
+    .option(
+      '--lipschitz-beta <x>',
+      'weight of the penalty β/2·Σ‖WWᵀ − I‖² (default 0.001, without data 0; 0: none), less of it in a second stage',
+      number,
+    )
     .addOption(
-      new Option('--lipschitz-form <form>', 'of WWᵀ − I, of its positive part, or of the whole operator').choices([...penaltyForms]),
+      new Option(
+        '--lipschitz-form <form>',
+        'orthogonal: WWᵀ → I (default); hinge: only singular values above 1 fall; operator: the whole convolution in place of W',
+      ).choices([...penaltyForms]),
     )
     .option('--convex-sums', 'the penalty counts residual sums as convex combinations')
-    .option('--robust [eps]', 'train on adversarial samples of this radius (1.7/255 without a value; 0: none; default 0.75/255)', ratio)
+    .option(
+      '--robust [eps]',
+      'train on adversarial samples of this radius (without a value, behind MODEL: 1.7/255; 0: none; default 0.75/255 in real numbers, none for train or without data)',
+      ratio,
+    )
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
-    .addOption(new Option('--loss <loss>', 'labels, the original’s scores, or both').choices([...LOSSES]))
-    .option('--lr <x>', 'peak learning rate, relative to each tensor (default 0.01, on 8 bits 0.002)', number)
+    .addOption(
+      new Option('--loss <loss>', 'labels, the original’s scores, or both (default ce+kd; kd without labels, ce for train)').choices([
+        ...LOSSES,
+      ]),
+    )
+    .option(
+      '--lr <x>',
+      'peak learning rate, relative to each tensor (default 0.005 in real numbers and 0.008 through quantizers, 0.01 with --robust or for train, 0.006 without data, 0.002 on 8 bits)',
+      number,
+    )
     .addOption(new Option('--optimizer <name>', '(default adam)').choices([...optimizerNames]))
     .option('--clip <norm>', 'largest norm of the gradient', number)
-    .option('--freeze <list>', 'layers or op types that keep their numbers', list)
-    .option('--teacher <model>', 'float model whose scores are followed (default: the original)')
-    .addOption(new Option('--augment <kind>', 'random changes of images (default auto)').choices([...AUGMENTS]))
+    .option('--freeze <list>', 'layers or op types that training leaves as they are', list)
+    .option(
+      '--teacher <model>',
+      'float model whose scores are followed first (default: the original; a second stage follows what came of the first)',
+    )
+    .addOption(
+      new Option('--augment <kind>', 'random changes of images (default auto: what the network’s answers stand)').choices([...AUGMENTS]),
+    )
     .option('--resume', 'go on from the checkpoint of an interrupted run')
 }
 
@@ -239,7 +267,12 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
             'qdq',
           ]),
         )
-        .addOption(new Option('--io <type>', 'type of inputs and outputs (default float)').choices(['float', 'int8']))
+        .addOption(
+          new Option('--io <type>', 'type of inputs and outputs (default float; c and edgetpu: integers always)').choices([
+            'float',
+            'int8',
+          ]),
+        )
         .option('--pack-weights', 'store weights of at most four bits as packed INT4; C: at their grid bits')
         .addOption(
           new Option('--rounding <kind>', 'C: half to even, or half up where a shift rounds (default rne)').choices(['rne', 'shift']),
@@ -257,15 +290,14 @@ export async function main(argv: readonly string[], streams: Streams = { out: pr
           ]),
         )
         .addOption(
-          new Option('--equalize <mode>', 'cross-layer equalization (default below 8 bits auto: where it helps)').choices([
-            'auto',
-            'on',
-            'off',
-          ]),
+          new Option(
+            '--equalize <mode>',
+            'cross-layer equalization (default auto, where it helps, if bits are below 8 and nothing is trained; else off)',
+          ).choices(['auto', 'on', 'off']),
         )
         .option('--no-bias-correction', 'leave biases as they are')
         .option('--exclude <list>', 'node names or op types that stay float', list)
-        .option('--calib-samples <n>', 'calibration samples (default 512)', number)
+        .option('--calib-samples <n>', 'calibration samples (default 512, fewer for large networks and without data)', number)
         .option('-o, --out <dir>', 'folder of the results (default: the current one)')
         .option('--max-drop <share>', 'exit 5 when clean accuracy falls by more, like 0.01 or 1%', shareOf)
         .option('--max-robust-drop <share>', 'exit 6 when robust accuracy, under any attack or the worst of all, falls by more', shareOf),
