@@ -597,6 +597,17 @@ describe('broken input', () => {
     assert.match(r.stderr, /permission denied/)
   })
 
+  it('a folder where one file is to be: none is written', async () => {
+    const out = folder('taken')
+    const taken = 'good.ort.w4a4.report.json'
+    mkdirSync(join(out, taken))
+    const few = ['--finetune', 'off', '--attack', 'none', '--samples', '8', '--calib-samples', '8']
+    const r = await run(['convert', ok, '--bits', '4', ...few, '-o', out, '--quiet'])
+    assert.equal(r.code, 3, r.stderr)
+    assert.match(r.stderr, /a folder stands where a file is to be/)
+    assert.deepEqual(readdirSync(out), [taken])
+  })
+
   it('an interrupted conversion leaves nothing and exits 130', async () => {
     const out = join(dir, 'interrupted')
     const child = spawn(process.execPath, [

@@ -145,6 +145,16 @@ describe('convert', () => {
     assert.deepEqual([r.gates.maxDrop?.passed, r.gates.maxRobustDrop?.passed], [true, true])
   })
 
+  it('says when a coarse file was attacked by gradients alone', async () => {
+    const told = async (o: ConvertOptions): Promise<boolean> =>
+      (await one(digits, { ...quick, samples: 64, finetune: 'off', queries: 10, ...o })).notes.some((n) =>
+        n.includes('queries to the file'),
+      )
+    assert.equal(await told({ bits: 4, attacks: ['fgsm'] }), true)
+    assert.equal(await told({ bits: 4, attacks: ['fgsm', 'square'] }), false)
+    assert.equal(await told({ bits: 8, attacks: ['fgsm'] }), false)
+  })
+
   it('measures networks that are no classifiers by relative error', async () => {
     const r = await one(writeModel(smallNetwork()), {
       bits: 8,

@@ -410,6 +410,9 @@ async function toIntegers(job: Job): Promise<Report> {
   if (warning) notes.push(warning)
   const plan = network.plan
   const grid = plan ? { weights: bits.weights, activations: bits.activations } : keptBits(network.integer)
+  const { attacks } = job.plan
+  if (Math.min(grid.weights, grid.activations) < 8 && attacks.length && attacks.every((a) => !a.gradientFree && a.norm === 'linf'))
+    notes.push('gradients through coarse quantizers miss what queries to the file find: --attack pgd,square tries both')
   return finish(job, stem, {
     format: choice.form,
     after: after.measurement,

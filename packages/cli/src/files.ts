@@ -128,6 +128,9 @@ export function createStaging(): Staging {
     },
     superseded: () => superfluous,
     stage(path, bytes) {
+      // Found out now, not when other files have their names already.
+      if (existsSync(path) && statSync(path).isDirectory())
+        throw errors.badOutput('cannot write: a folder stands where a file is to be', path)
       const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomBytes(4).toString('hex')}`)
       try {
         makeFolder(dirname(path))
