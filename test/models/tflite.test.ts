@@ -109,6 +109,8 @@ describe('real TFLite files', () => {
     for (const r of reports) {
       assert.equal(r.artifact.mismatches, 0)
       assert.equal(r.after.clean, 1)
+      // Its inputs are bytes: images in [0, 1] would all be black.
+      assert.match(r.notes.join(), /images were drawn in a range that the file’s own input grid gives/)
     }
   })
 })

@@ -10,6 +10,7 @@ import {
   batchesOf,
   CompileError,
   checkWeights,
+  containerZero,
   countCost,
   createRandom,
   describeLayers,
@@ -150,14 +151,18 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
     notes.push(
       'no data was given: calibrated and measured on synthetic images; the numbers say how far the converted network follows the original, not how well it classifies',
     )
-  if (setting.rangeFrom)
+  if (setting.rangeFrom) {
+    const range = `a range that ${
+      { declared: 'you declared', file: 'the file’s own input grid gives', guessed: 'is a guess (--input-range LO,HI declares it)' }[
+        setting.rangeFrom
+      ]
+    }`
     notes.push(
-      `the inputs are no images: signals were drawn in a range that ${
-        { declared: 'you declared', file: 'the file’s own input grid gives', guessed: 'is a guess (--input-range LO,HI declares it)' }[
-          setting.rangeFrom
-        ]
-      }; real inputs are structured otherwise, so calibrate with real ones before you ship`,
+      setting.feed.layout
+        ? `images were drawn in ${range}`
+        : `the inputs are no images: signals were drawn in ${range}; real inputs are structured otherwise, so calibrate with real ones before you ship`,
     )
+  }
 
   progress('measure the original')
   const own = await ownAnswers(original, all)
@@ -764,11 +769,9 @@ async function loadWritten<T>(load: () => Promise<T>): Promise<T> {
 // ── integer inputs and outputs ───────────────────────────────────────────────────────────────────────────────────
 
 const ioGrids = (g: Graph<'integer'>): unknown => ({
-  inputs: g.inputs.map((v) =>
-    v.quant ? { name: v.name, scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: v.name },
-  ),
+  inputs: g.inputs.map((v) => (v.quant ? { name: v.name, scale: v.quant.scale[0], zeroPoint: containerZero(v.quant) } : { name: v.name })),
   outputs: g.outputs.map((v, i) =>
-    v.quant ? { name: g.outputNames[i], scale: v.quant.scale[0], zeroPoint: v.quant.lo < 0 ? 128 : 0 } : { name: g.outputNames[i] },
+    v.quant ? { name: g.outputNames[i], scale: v.quant.scale[0], zeroPoint: containerZero(v.quant) } : { name: g.outputNames[i] },
   ),
 })
 

@@ -1,6 +1,17 @@
-import { createRandom, errors, type Graph, type Measurement, type Model, prepare, type Tensor } from '@dqc/core'
+import {
+  createRandom,
+  errors,
+  type Graph,
+  isFloat,
+  type Measurement,
+  type Model,
+  prepare,
+  quantizeValue,
+  type Tensor,
+  type Value,
+} from '@dqc/core'
 import { parseModel } from '@dqc/onnx'
-import { forFormat, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
+import { forFormat, inputRange, loadOriginal, type OpenedModel, openModel, prepareModel } from './model.ts'
 import { checkCommon, type EvaluateOptions } from './options.ts'
 import { attackList, measure, ownAnswers, type Plan } from './robustness.ts'
 import { createRuntimes } from './runtimes.ts'
@@ -44,7 +55,10 @@ export async function evaluate(model: string | Uint8Array, given: EvaluateOption
       : await gradientGraph(engine, opened, real.graph, runner, notes)
     if (options.surrogate) notes.push(`gradients come from ${options.surrogate}: a transfer attack, weaker than one that knows the network`)
     const fixed = gradients?.inputs[0]?.shape?.[0]
-    const setting = createSetting(real.graph, typeof fixed === 'number' ? fixed : null, options, false)
+    const setting = createSetting(real.graph, typeof fixed === 'number' ? fixed : null, options, false, inputRange(opened))
+    const classes = (g: Graph): unknown => g.outputs[0]?.shape?.[1]
+    if (gradients && options.surrogate && setting.objective === 'classify' && classes(gradients) !== classes(real.graph))
+      throw errors.usage(`--surrogate: ${classes(gradients)} classes, the model has ${classes(real.graph)}`, options.surrogate)
     if (setting.synthetic) notes.push('no data was given: measured on synthetic images')
     const { all, attacked } = setting
     const own = await ownAnswers(runner, all)
@@ -116,24 +130,52 @@ function realInput(opened: OpenedModel): RealView {
       opened.path,
       'dqc evaluates networks with float inputs, or integer ones it wrote itself',
     )
-  const io = JSON.parse(entry) as { inputs: { scale: number; zeroPoint: number }[]; outputs: { scale: number; zeroPoint: number }[] }
+  const io = ioGrids(entry, opened)
   const wrap = (m: Model): Model =>
     Object.assign(
       async (inputs: readonly Tensor[]): Promise<Tensor[]> => {
         const fed = inputs.map((t, i): Tensor => {
-          const { scale, zeroPoint } = io.inputs[i]!
+          const g = io.inputs[i]!
+          if (!g) return t
+          const { scale, zeroPoint } = g
           return {
             dtype: 'uint8',
             shape: t.shape,
-            data: Uint8Array.from(t.data as Float32Array, (v) => Math.min(255, Math.max(0, Math.round(v / scale) + zeroPoint))),
+            data: Uint8Array.from(t.data as Float32Array, (v) => quantizeValue(v, scale, -zeroPoint, 255 - zeroPoint) + zeroPoint),
           }
         })
         return (await m(fed)).map((t, i): Tensor => {
           const g = io.outputs[i]!
+          if (!g) return t
           return { dtype: 'float32', shape: t.shape, data: Float32Array.from(t.data as Uint8Array, (v) => (v - g.zeroPoint) * g.scale) }
         })
       },
       { release: () => m.release() },
     )
   return { graph: { ...opened.graph, inputs: opened.graph.inputs }, wrap }
+}
+
+interface IoGrid {
+  readonly scale: number
+  readonly zeroPoint: number
+}
+
+/** The grids of integer inputs and outputs that a file's metadata states; null for real ones. Throws CompileError where one is missing. */
+function ioGrids(entry: string, m: OpenedModel): { inputs: readonly (IoGrid | null)[]; outputs: readonly (IoGrid | null)[] } {
+  const stated = (values: readonly Value[], list: readonly Partial<IoGrid>[]): (IoGrid | null)[] =>
+    values.map((v, i) => {
+      if (isFloat(v.dtype)) return null
+      const { scale, zeroPoint } = list[i]!
+      if (!(scale! > 0 && Number.isInteger(zeroPoint) && zeroPoint! >= 0 && zeroPoint! <= 255)) throw new RangeError(v.name)
+      return { scale: scale!, zeroPoint: zeroPoint! }
+    })
+  try {
+    const io = JSON.parse(entry)
+    return { inputs: stated(m.graph.inputs, io.inputs), outputs: stated(m.graph.outputs, io.outputs) }
+  } catch (e) {
+    throw errors.badModel(
+      `the metadata dqc.io do not state scale and zero point of every integer input and output: ${(e as Error).message}`,
+      m.path,
+    )
+  }
 }

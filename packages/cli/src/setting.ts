@@ -33,7 +33,7 @@ export interface Setting {
   readonly calibration: Source
   readonly evaluation: Source
   readonly synthetic: boolean
-  /** For synthetic inputs that are no images: where their range is from. */
+  /** Where the range of synthetic inputs is from; null where there is data, and for images that are drawn as bytes. */
   readonly rangeFrom: 'declared' | 'file' | 'guessed' | null
   readonly objective: Objective
   readonly all: MeasureContext
@@ -86,7 +86,10 @@ export function createSetting(
   const shape = itemShape(graph, split?.evaluation ?? null, o)
   const layout = layoutOf(shape, o.layout)
   const values = shape.reduce((p, d) => p * d, 1)
-  const range = o.inputRange ?? inferredRange ?? [0, 1]
+  // Preprocessing says how bytes become inputs; without, a quantized file's own grid does.
+  const preprocessed = layout !== null && [o.scale, o.mean, o.std].some((v) => v !== undefined)
+  if (preprocessed && o.inputRange) throw errors.usage('--input-range and --scale, --mean or --std exclude one another')
+  const range = preprocessed ? null : (o.inputRange ?? inferredRange)
   const calibrated = o.calibSamples ?? Math.min(calibCount, made(values))
   const evaluated = o.samples ?? Math.min(cleanCount, made(values))
   const calibration = split
@@ -109,7 +112,8 @@ export function createSetting(
     o.attackSamples ?? (o.samples ? evaluated : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), evaluated, FEWEST.attack))
   const attacked = {
     ...common,
-    evaluation: firstOf(all.evaluation, attackCount),
+    // Attacks take whole batches of networks that take no other.
+    evaluation: firstOf(all.evaluation, fixedBatch ? Math.max(1, Math.floor(attackCount / fixedBatch)) * fixedBatch : attackCount),
     onProgress: (done: number, of: number) => o.onProgress?.('attack', done, of),
   }
   const layers = graph.nodes.filter((n) => n.op.weights !== null).length
@@ -136,7 +140,7 @@ export function createSetting(
     calibration,
     evaluation,
     synthetic: split === null,
-    rangeFrom: split !== null || layout !== null ? null : o.inputRange ? 'declared' : inferredRange ? 'file' : 'guessed',
+    rangeFrom: split !== null ? null : range ? (o.inputRange ? 'declared' : 'file') : layout === null ? 'guessed' : null,
     objective,
     all,
     attacked,

@@ -55,6 +55,8 @@ const cases: [string, Graph<'float'>][] = [
   ['tanh', single(core.tanh, {})],
   ['constant padding', single(core.pad, { pads: [0, 0, 1, 2, 0, 0, 0, 1], mode: 'constant', value: 0 })],
   ['slice', single(core.slice, { axes: [1, 3], starts: [1, 0], ends: [3, 4], steps: [1, 1] })],
+  ['slice of the first row of several', single(core.slice, { axes: [0], starts: [0], ends: [1], steps: [1] }, [], [3, 4])],
+  ['gather from the end', single(core.gather, { axis: 1 }, [tensorOf('int64', [2], [-1, 0])], [1, 5])],
   ['transpose', single(core.transpose, { perm: [0, 2, 1, 3] })],
   ['reshape of an image', single(core.reshape, { shape: [1, 20, 6] })],
   ['mean over one axis', single(core.reduceMean, { axes: [2], keepDims: false })],
@@ -142,6 +144,17 @@ describe('TFLite', () => {
     assert.equal(counts.read + counts.refused, 1000)
     assert.ok(counts.refused > 300)
     assert.ok(process.memoryUsage().rss < 2 ** 30)
+  })
+
+  it('a cast without options goes by the type of its tensor', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: [1, 4] })
+    const whole = b.emit(core.cast, [x], { to: 'int32' })
+    const { model } = parseModel(writeModel(b.build('float', [b.emit(core.cast, [whole], { to: 'float32' })])).bytes)
+    const [file] = model.subgraphs!
+    const operators = file!.operators!.map(({ builtinOptions: _, builtinOptionsType: __, ...o }) => o)
+    const back = readModel(encode({ ...model, subgraphs: [{ ...file!, operators }] }, 'Model', 'TFL3')) as Graph<'float'>
+    assert.deepEqual([...numbersOf(evaluate(back, [tensorOf('float32', [1, 4], [-1.5, -0.5, 0.5, 1.5])])[0]!)], [-1, 0, 0, 1])
   })
 
   it('a reshape between two grids, which the runtime would silently run wrong, is refused', () => {

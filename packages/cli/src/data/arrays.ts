@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { errors } from '@dqc/core'
 import { unzipSync } from 'fflate'
-import type { Source } from './source.ts'
+import { BYTE, type Source } from './source.ts'
 
 interface Array {
   readonly shape: readonly number[]
@@ -45,6 +45,7 @@ export function parseNpy(b: Uint8Array, where: string): Array {
     .map((s) => s.trim())
     .filter((s) => s !== '')
     .map(Number)
+  if (!dims.every((d) => Number.isSafeInteger(d) && d >= 0)) throw errors.badData(`the shape (${shape[1]}) is none`, where)
   const { size, read } = readers[descr[2]!]!
   if (text.length - start < size * dims.reduce((p, d) => p * d, 1))
     throw errors.badData(`${text.length - start} bytes for the shape [${dims}]`, where, 'the file is truncated')
@@ -57,7 +58,6 @@ function source(data: Array, labels: Array | null, description: string, where: s
   if (data.shape.length < 2) throw errors.badData(`an array of shape [${data.shape}] holds no items`, where)
   const [count, ...shape] = data.shape as [number, ...number[]]
   const per = shape.reduce((p, d) => p * d, 1)
-  if (labels && labels.shape[0] !== count) throw errors.badData(`${labels.shape[0]} labels for ${count} items`, where)
   let lo = Number.POSITIVE_INFINITY
   let hi = Number.NEGATIVE_INFINITY
   if (!data.bytes)
@@ -70,13 +70,33 @@ function source(data: Array, labels: Array | null, description: string, where: s
   return {
     description,
     count,
-    labels: labels ? Int32Array.from({ length: count }, (_, i) => labels.at(i)) : null,
+    labels: labels && classNumbers(labels, count, where),
     classes: null,
     shape,
     isImage: false,
     range: data.bytes ? [0, 255] : hi > lo ? [lo, hi] : [0, 1],
+    factor: data.bytes ? BYTE : 1,
     read: async (i) => Float32Array.from({ length: per }, (_, k) => data.at(i * per + k)),
   }
+}
+
+/** Labels as class numbers: [N], [N, 1], or one-hot [N, classes]. */
+function classNumbers(labels: Array, count: number, where: string): Int32Array {
+  const [n, ...rest] = labels.shape
+  if (n !== count) throw errors.badData(`${n} labels for ${count} items`, where)
+  const classes = rest.reduce((p, d) => p * d, 1)
+  if (rest.length > 1) throw errors.badData(`labels of shape [${labels.shape}]`, where, 'class numbers [N], or one-hot [N, classes]')
+  return Int32Array.from({ length: count }, (_, i) => {
+    if (classes === 1) {
+      const label = labels.at(i)
+      if (!Number.isInteger(label)) throw errors.badData(`label ${i} is ${label}, no class number`, where)
+      return label
+    }
+    const row = globalThis.Array.from({ length: classes }, (_, k) => labels.at(i * classes + k))
+    if (row.some((v) => v !== 0 && v !== 1) || row.filter(Boolean).length !== 1)
+      throw errors.badData(`the labels of item ${i} are not one-hot`, where, 'class numbers [N], or one-hot [N, classes]')
+    return row.indexOf(1)
+  })
 }
 
 const IMAGES = ['x', 'images', 'data', 'inputs', 'arr_0']

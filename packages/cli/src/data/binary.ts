@@ -132,6 +132,8 @@ export function readSvhn(file: string): Source {
   const y = all.find((m) => m.name === 'y')
   if (!X || X.dims.length !== 4) throw errors.badData('no image array X of rank 4', file)
   const [H, W, C, N] = X.dims as [number, number, number, number]
+  if (!(X.count >= H * W * C * N) || (y && !(y.count >= N)))
+    throw errors.badData(`${X.count} values and ${y?.count ?? 0} labels for ${N} images of ${C}×${H}×${W}`, file, 'the file is truncated')
   return byteImages({
     description: `SVHN (${basename(file)})`,
     count: N,

@@ -139,9 +139,17 @@ describe('data sources', () => {
       ],
     )
     assert.equal((await test!.read(1, null))[(2 * 4 + 3) * 5 + 1], value(1, 2, 3, 1))
+    const short = join(folder('short'), 'test_32x32.mat')
+    for (const [x, y] of [
+      [data, Uint8Array.of(10)],
+      [data.subarray(1), Uint8Array.of(10, 4)],
+    ] as const) {
+      writeFileSync(short, Buffer.concat([header, matrix('X', [4, 5, 3, 2], x), matrix('y', [2, 1], y)]))
+      assert.throws(() => openData(short), /truncated/)
+    }
   })
 
-  it('class folders: classes in name order, images scaled, grey and transparent ones too', async () => {
+  it('class folders: classes in name order and in turn, images scaled, grey and transparent ones too, hidden names left out', async () => {
     const path = folder('classes')
     for (const [k, name] of ['cat', 'ant'].entries())
       for (const [i, channels] of ([3, 4] as const).entries()) {
@@ -151,12 +159,30 @@ describe('data sources', () => {
           .png()
           .toFile(join(path, name, `${i}.png`))
       }
+    mkdirSync(join(path, '.cache'))
+    writeFileSync(join(path, 'ant', '._0.png'), 'no picture')
     const { all } = openData(path)
-    assert.deepEqual([all!.count, [...all!.labels!], all!.classes], [4, [0, 0, 1, 1], ['ant', 'cat']])
+    assert.deepEqual([all!.count, [...all!.labels!], all!.classes], [4, [0, 1, 0, 1], ['ant', 'cat']])
     const item = await all!.read(0, [3, 4, 5])
     assert.equal(item.length, 60)
     assert.ok(item.every((v) => v === 100))
     assert.equal((await all!.read(3, [1, 4, 5])).length, 20)
+    assert.throws(() => createFeed(taking('N', 60), all!, {}), /image files do not say how they fill/)
+  })
+
+  it('training and test folders of other classes do not go together', async () => {
+    const path = folder('unlike')
+    const picture = await sharp(Buffer.alloc(12), { raw: { width: 2, height: 2, channels: 3 } })
+      .png()
+      .toBuffer()
+    for (const place of ['train/ant', 'train/bee', 'train/cat', 'test/ant', 'test/cat']) {
+      mkdirSync(join(path, place), { recursive: true })
+      writeFileSync(join(path, place, '0.png'), picture)
+    }
+    const split = () => splitSources(openData(path), null, true, createRandom(0))
+    assert.throws(split, /classes of .*train.* are not those of .*test.*: bee/)
+    mkdirSync(join(path, 'test/bee'))
+    assert.deepEqual([...split().evaluation.labels!], [0, 2])
   })
 
   it('arrays: from files, folders and archives', async () => {
@@ -170,6 +196,21 @@ describe('data sources', () => {
     assert.deepEqual([...(await train!.read(1, null))], [...floats.subarray(6)])
     writeFileSync(join(path, 'one.npy'), x)
     assert.equal(openData(join(path, 'one.npy')).all!.count, 2)
+    assert.deepEqual([train!.factor, openData(join(folder('feed'), 'x.npy')).all!.factor], [1, 1 / 255])
+  })
+
+  it('arrays of labels: numbers or one-hot, and nothing else', () => {
+    const path = join(folder('labels'), 'a.npz')
+    const x = npy('|u1', [2, 3], new Uint8Array(6))
+    const labels = (y: Uint8Array): Int32Array => {
+      writeFileSync(path, zipSync({ 'x.npy': x, 'y.npy': y }))
+      return openData(path).all!.labels!
+    }
+    assert.deepEqual([...labels(npy('|u1', [2, 1], Uint8Array.of(4, 2)))], [4, 2])
+    assert.deepEqual([...labels(npy('<f4', [2, 3], new Uint8Array(Float32Array.of(0, 0, 1, 0, 1, 0).buffer)))], [2, 1])
+    assert.throws(() => labels(npy('|u1', [2, 3], Uint8Array.of(0, 0, 1, 1, 1, 0))), /item 1 are not one-hot/)
+    assert.throws(() => labels(npy('<f4', [2], new Uint8Array(Float32Array.of(0, 0.5).buffer))), /label 1 is 0.5/)
+    assert.throws(() => labels(npy('|u1', [3], new Uint8Array(3))), /3 labels for 2 items/)
   })
 })
 
@@ -200,6 +241,27 @@ describe('feeds', () => {
         }
     const raw = createFeed(taking('N', 3, 4, 5), source, { scale: 1 })
     assert.equal(numbersOf(preprocess(await raw.pixels(0, 1), raw.preprocessing))[59], 118)
+  })
+
+  it('arrays lie channels first or last, whichever the input does', async () => {
+    // Every value tells where it belongs.
+    const planes = Uint8Array.from({ length: 60 }, (_, k) => k)
+    const last = Uint8Array.from({ length: 60 }, (_, k) => planes[(k % 3) * 20 + Math.floor(k / 3)]!)
+    const fed = async (stored: Uint8Array, shape: readonly number[], ...input: number[]): Promise<number[]> => {
+      writeFileSync(join(folder('lying'), 'x.npy'), npy('|u1', [1, ...shape], stored))
+      const feed = createFeed(taking('N', ...input), openData(join(folder('lying'), 'x.npy')).all!, {})
+      return Array.from(numbersOf(await feed.pixels(0, 1)) as Float32Array, (v) => Math.round(255 * v))
+    }
+    for (const [stored, shape] of [
+      [planes, [3, 4, 5]],
+      [last, [4, 5, 3]],
+    ] as const) {
+      assert.deepEqual(await fed(stored, shape, 3, 4, 5), [...planes])
+      assert.deepEqual(await fed(stored, shape, 4, 5, 3), [...last])
+    }
+    await assert.rejects(fed(planes, [5, 4, 3], 3, 4, 5), /are neither \[3, 4, 5\] nor \[4, 5, 3\]/)
+    const unsized = createFeed(taking('N', 3, 'H', 'W'), openData(join(folder('lying'), 'x.npy')).all!, {})
+    assert.deepEqual(unsized.shape, [3, 5, 4])
   })
 
   it('symbolic sizes come from the data, or the flag is named', () => {

@@ -11,7 +11,7 @@ import {
   type Tensor,
   tensorOf,
 } from '@dqc/core'
-import { type Source, type Sources, subset } from './source.ts'
+import { BYTE, type Source, type Sources, subset } from './source.ts'
 
 export type Layout = 'nchw' | 'nhwc'
 
@@ -62,11 +62,12 @@ export function itemShape(graph: Graph, source: Source | null, o: FeedOptions): 
   const rest = input.shape.slice(1)
   if (rest.every((d): d is number => typeof d === 'number')) return rest
   const layout = layoutOf(rest, o.layout)
-  const size = o.resize ?? (source?.shape?.length === 3 ? (source.shape.slice(1) as [number, number]) : null)
+  const own = source && planesOf(source)
+  const size = o.resize ?? own?.slice(1)
   if (layout && size) {
     const channels = layout === 'nchw' ? rest[0] : rest[2]
-    const c = typeof channels === 'number' ? channels : (source?.shape?.[0] ?? 3)
-    return layout === 'nchw' ? [c, ...size] : [...size, c]
+    const c = typeof channels === 'number' ? channels : (own?.[0] ?? 3)
+    return layout === 'nchw' ? [c, size[0]!, size[1]!] : [size[0]!, size[1]!, c]
   }
   if (source?.shape && source.shape.length === rest.length) return [...source.shape]
   throw errors.usage(
@@ -74,6 +75,13 @@ export function itemShape(graph: Graph, source: Source | null, o: FeedOptions): 
     null,
     `fix it with --shape ${input.name}=1,${rest.map((d) => (typeof d === 'number' ? d : '…')).join(',')}`,
   )
+}
+
+/** [C, H, W] of a source's items; null where they are no images, or not of one size. Arrays lie either way. */
+function planesOf({ shape, isImage }: Source): readonly [number, number, number] | null {
+  if (shape?.length !== 3) return null
+  const [p, q, r] = shape as [number, number, number]
+  return isImage || layoutOf(shape) === 'nchw' ? [p, q, r] : [r, p, q]
 }
 
 /** Per-channel numbers as a tensor that broadcasts to the input. */
@@ -97,6 +105,12 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   const shape = itemShape(graph, source, o)
   const layout = layoutOf(shape, o.layout)
   const n = shape.reduce((p, d) => p * d, 1)
+  if (source.isImage && source.shape === null && layout === null)
+    throw errors.badData(
+      `image files do not say how they fill the input [${shape.join(', ')}]`,
+      source.description,
+      'pass arrays of that shape (.npy, .npz)',
+    )
   const [C, H, W] =
     layout === 'nhwc'
       ? [shape[2]!, shape[0]!, shape[1]!]
@@ -114,7 +128,7 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   if (o.resize && layout && (o.resize[0] !== H || o.resize[1] !== W))
     throw errors.usage(`--resize ${o.resize.join('x')} does not give the input [${shape.join(', ')}]`)
   const [lo, hi] = source.range
-  const factor = o.scale ?? (lo === 0 && hi === 255 ? 1 / 255 : 1)
+  const factor = o.scale ?? source.factor
   const mean = o.mean ?? [0]
   const std = o.std ?? [1]
   if (std.some((v) => !(v > 0))) throw errors.usage('--std must be positive')
@@ -136,9 +150,7 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
       channels,
     ),
   }
-  // Images come as [C, H, W]; arrays that already have the input's shape stay as they are.
-  const asIs = !source.isImage && String(source.shape) === String(shape)
-  const turn = layout === 'nhwc' && !asIs
+  const turn = placing(source, shape, layout, [C, H, W])
   const fit = layout ? [C, H, W] : null
   const span = hi - lo
   const items = async (indices: ArrayLike<number>): Promise<Tensor> => {
@@ -148,8 +160,7 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
       if (item.length !== n) throw errors.badData(`item ${indices[i]} has ${item.length} values, the input takes ${n}`, source.description)
       const base = i * n
       for (let k = 0; k < n; k++) {
-        const p = turn ? Math.floor(k / (H * W)) + (k % (H * W)) * C : k
-        data[base + p] = (item[k]! - lo) / span
+        data[base + turn(k)] = (item[k]! - lo) / span
       }
     }
     return tensorOf('float32', [indices.length, ...shape], data)
@@ -157,32 +168,61 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   return { shape, layout, preprocessing, items, pixels: (from, to) => items(Array.from({ length: to - from }, (_, i) => from + i)) }
 }
 
-/** Synthetic images (or, for inputs that are no images, signals within `range`) in place of data. */
+/**
+ * Where the values of an item lie in the input. Images come as [C, H, W]; arrays of three axes as that or as [H, W, C], in the input's own order where
+ * they could be either; other arrays lie as images do. Throws CompileError for arrays that are neither.
+ */
+function placing(
+  source: Source,
+  shape: readonly number[],
+  layout: Layout | null,
+  [C, H, W]: readonly [number, number, number],
+): (k: number) => number {
+  const asIs = (k: number): number => k
+  const toLast = (k: number): number => Math.floor(k / (H * W)) + (k % (H * W)) * C
+  const toFirst = (k: number): number => (k % C) * H * W + Math.floor(k / C)
+  if (layout === null) return asIs
+  if (!source.isImage && source.shape?.length === 3) {
+    const lies = String(source.shape)
+    if (lies === String(shape)) return asIs
+    if (lies !== String([C, H, W]) && lies !== String([H, W, C]))
+      throw errors.badData(
+        `items of shape [${source.shape}] are neither [${C}, ${H}, ${W}] nor [${H}, ${W}, ${C}]`,
+        source.description,
+        'the data set belongs to another model',
+      )
+    return layout === 'nchw' ? toFirst : toLast
+  }
+  return layout === 'nchw' ? asIs : toLast
+}
+
+/** Synthetic images, bytes unless they have a `range` of their own, or for inputs that are no images signals within it, in place of data. */
 export function syntheticSource(
   shape: readonly number[],
   layout: Layout | null,
   count: number,
   random: Random,
-  range: readonly [number, number],
+  range: readonly [number, number] | null,
 ): Source {
   const [C, H, W] =
     layout === 'nhwc' ? [shape[2]!, shape[0]!, shape[1]!] : layout === 'nchw' ? (shape as [number, number, number]) : [1, 1, 1]
+  const [lo, hi] = range ?? (layout ? [0, 255] : [0, 1])
   const images: Float32Array[] = []
   return {
-    description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : `synthetic signals in ${range[0]} … ${range[1]}`,
+    description: layout ? 'synthetic images (fractal noise, dead leaves, mixtures)' : `synthetic signals in ${lo} … ${hi}`,
     count,
     labels: null,
     classes: null,
     shape: layout ? [C, H, W] : shape,
     isImage: layout !== null,
-    range: layout ? [0, 255] : range,
+    range: [lo, hi],
+    factor: layout && !range ? BYTE : 1,
     read: async (i) => {
       if (layout) {
         // Drawn once: several passes look at the same images.
-        images[i] ??= syntheticImage(random, i, C, H, W).map((v) => v * 255)
+        images[i] ??= syntheticImage(random, i, C, H, W).map((v) => lo + v * (hi - lo))
         return images[i]
       }
-      const [lo, hi] = range
       return syntheticSignal(
         random,
         i,
@@ -206,6 +246,21 @@ const HELD_OUT = 0.5
  * all of an unsplit source is evaluated.
  */
 export function splitSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {
+  const split = chooseSources(main, evaluation, calibrates, random)
+  const [a, b] = [split.calibration.classes, split.evaluation.classes]
+  if (a && b && String(a) !== String(b))
+    throw errors.badData(
+      `the classes of ${split.calibration.description} are not those of ${split.evaluation.description}: ${[
+        ...a.filter((c) => !b.includes(c)),
+        ...b.filter((c) => !a.includes(c)),
+      ].join(', ')}`,
+      null,
+      'classes are numbered by the names of their folders: a class without images needs an empty one',
+    )
+  return split
+}
+
+function chooseSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {
   if (!calibrates) {
     const all = evaluation ?? main
     const source = all.test ?? all.all ?? all.train!

@@ -1,16 +1,17 @@
 import { readdirSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { errors } from '@dqc/core'
-import type { Source } from './source.ts'
+import { BYTE, type Source } from './source.ts'
 
 const PICTURE = /\.(jpe?g|png|webp|gif|tiff?|bmp|avif|ppm)$/i
 
 /**
- * Names directly inside a folder, in order. Links count as what they lead to: data sets are often linked together from a store.
- * One that leads nowhere is a file, so that whoever needs it says that it cannot be read.
+ * Names directly inside a folder, in order, but for hidden ones. Links count as what they lead to: data sets are often linked together from a
+ * store. One that leads nowhere is a file, so that whoever needs it says that it cannot be read.
  */
 export function namesIn(dir: string): { readonly files: readonly string[]; readonly folders: readonly string[] } {
   const names = readdirSync(dir)
+    .filter((name) => !name.startsWith('.'))
     .sort()
     .map((name) => ({ name, is: statSync(join(dir, name), { throwIfNoEntry: false }) }))
   return {
@@ -40,6 +41,7 @@ export function readImages(
     shape: null,
     isImage: true,
     range: [0, 255],
+    factor: BYTE,
     async read(i, fit) {
       const file = files[i]!
       const { default: sharp } = await import('sharp')
@@ -59,15 +61,17 @@ export function readImages(
   }
 }
 
-/** One folder per class, classes in name order. */
+/** One folder per class, classes in name order. Images take turns class by class, so that the first n of them are of all classes. */
 export function classFolders(dir: string, names: readonly string[]): Source | null {
   const files: string[] = []
   const labels: number[] = []
-  names.forEach((name, k) => {
-    for (const f of picturesIn(join(dir, name))) {
-      files.push(f)
+  const pictures = names.map((name) => picturesIn(join(dir, name)))
+  const most = pictures.reduce((m, p) => Math.max(m, p.length), 0)
+  for (let i = 0; i < most; i++)
+    pictures.forEach((own, k) => {
+      if (i >= own.length) return
+      files.push(own[i]!)
       labels.push(k)
-    }
-  })
+    })
   return files.length ? readImages(files, Int32Array.from(labels), names, `class folders (${basename(dir)})`) : null
 }

@@ -13,9 +13,14 @@ export interface Source {
   readonly isImage: boolean
   /** The value range of the originals: attacks measure their ε as a share of it. */
   readonly range: readonly [number, number]
+  /** What values are multiplied by unless --scale says otherwise: 1/255 for bytes, 1 for everything else. */
+  readonly factor: number
   /** The values of one item. Image files are scaled to `fit` ([C, H, W]) when it is given. */
   read(index: number, fit: readonly number[] | null): Promise<Float32Array>
 }
+
+/** Default factor on bytes. */
+export const BYTE = 1 / 255
 
 /** What a path holds, split where the source itself tells training from test data. */
 export interface Sources {
@@ -56,6 +61,7 @@ export function byteImages(o: {
     shape: o.shape,
     isImage: true,
     range: [0, 255],
+    factor: BYTE,
     async read(i) {
       const out = new Float32Array(C * H * W)
       let k = 0

@@ -256,7 +256,8 @@ export function modelToGraph(parsed: ParsedModel, options: ReadOptions = {}): Gr
       operand(i, rank) {
         const k = input(i)
         const own = tensors[k]!.shape?.length ?? 0
-        if (layout === 'file') return file(k)
+        // Only four axes have two orders.
+        if (layout === 'file' || (rank ?? 4) > 4) return file(k)
         if (own === 4) return core(k)
         const v = file(k)
         if (rank !== 4 || own > 4) return v
@@ -272,6 +273,7 @@ export function modelToGraph(parsed: ParsedModel, options: ReadOptions = {}): Gr
       },
       rank: (i) => tensors[input(i)]!.shape?.length ?? 0,
       outShape: (k = 0) => declaredShape(tensors[outs[k]!]!),
+      outType: () => elementOf(tensors[outs[0]!]!.type).dtype,
       numbers(i) {
         const c = constants.get(input(i))
         if (!c) throw new Foreign(`input ${i} of ${type} is computed at run time`)

@@ -1,7 +1,7 @@
 import * as core from '@dqc/core'
 import { errors, isConstant, type Node, type Op, shapeOf, tensorOf, type Value } from '@dqc/core'
 import type { Tables } from '../format/schema.gen.ts'
-import { codeOf, elementOf } from '../format/tensors.ts'
+import { codeOf } from '../format/tensors.ts'
 import { activationFor } from './activation.ts'
 import { type Laid, type OperatorReader, type OperatorWriter, PERM_TO_FILE, type Read, type Write } from './spelling.ts'
 
@@ -85,7 +85,8 @@ export const read: Record<string, Read> = {
   // The grid of the result is all there is to it: core holds real numbers on both sides.
   QUANTIZE: (r) => here(r, r.finish(r.operand(0))),
   DEQUANTIZE: (r) => here(r, r.operand(0)),
-  CAST: (r) => here(r, r.emit(core.cast, [r.operand(0)], { to: elementOf(r.options.outDataType).dtype })),
+  // Kernels go by the tensor's type; the options say it too, or nothing.
+  CAST: (r) => here(r, r.emit(core.cast, [r.operand(0)], { to: r.outType() })),
 }
 
 // ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -102,7 +102,12 @@ export const read: Record<string, Read> = {
     const o = r.options
     const strides = [o.strideH, o.strideW] as const
     const out = r.outShape().slice(1, 3)
-    const axes = [0, 1].map((i) => ({ size: shapeOf(x)[i + 2]!, kernel: [kh, kw][i]!, stride: strides[i]!, dilation: 1, out: out[i]! }))
+    const axes = [0, 1].map((i) => {
+      const [size, kernel, stride] = [shapeOf(x)[i + 2]!, [kh, kw][i]!, strides[i]!]
+      // Where the declared size is open it is what the padding gives.
+      const given = typeof size === 'number' ? (o.padding === Padding.SAME ? size * stride : (size - 1) * stride + kernel) : -1
+      return { size, kernel, stride, dilation: 1, out: out[i]! < 0 ? given : out[i]! }
+    })
     const attrs = { strides, dilations: [1, 1], group: 1, ...transposedPads(o.padding, axes) }
     const weight = r.weight(1, turn(w, [3, 0, 1, 2]), 1)
     return inCore(r.finish(r.emit(core.convTranspose, [x, weight, r.bias(3, 2, 1)], attrs), o.fusedActivationFunction))

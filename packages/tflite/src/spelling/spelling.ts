@@ -1,4 +1,4 @@
-import type { Builder, Dim, Node, Op, QuantParams, Tensor, Value } from '@dqc/core'
+import type { Builder, Dim, DType, Node, Op, QuantParams, Tensor, Value } from '@dqc/core'
 import type { Operator, Tables } from '../format/schema.gen.ts'
 
 /** Order of a rank-4 value's axes: as the file has them (channels last), or as core has them (channels second). */
@@ -40,6 +40,8 @@ export interface OperatorReader {
   rank(i: number): number
   /** Declared shape of the k-th output; −1 where a size is open. */
   outShape(k?: number): readonly number[]
+  /** Declared type of the first output. */
+  outType(): DType
   /** The numbers of a constant input; Foreign when it is computed at run time. */
   numbers(i: number): number[]
   /** The real numbers of a constant input in the file's layout, or null. */

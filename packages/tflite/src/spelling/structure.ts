@@ -52,7 +52,9 @@ const padRead: Read = (r) => {
     pads[axisIn(r, a, rank)] = list[2 * a]!
     pads[axisIn(r, a, rank) + rank] = list[2 * a + 1]!
   }
-  const value = r.type === 'PADV2' ? (r.real(2)?.data[0] as number) : 0
+  const fill = r.type === 'PADV2' ? r.real(2) : null
+  if (r.type === 'PADV2' && !fill) throw new Foreign('a PADV2 whose fill is computed at run time')
+  const value = fill ? (fill.data[0] as number) : 0
   const mode = r.type !== 'MIRROR_PAD' ? 'constant' : r.options.mode === 1 ? null : 'reflect'
   if (mode === null) throw new Foreign('a symmetric MIRROR_PAD')
   return here(r, r.emit(core.pad, [r.operand(0)], { pads, mode, value }))
@@ -108,11 +110,14 @@ export const read: Record<string, Read> = {
     const [starts, sizes] = [r.numbers(1), r.numbers(2)]
     const axes = Array.from({ length: rank }, (_, a) => axisIn(r, a, rank))
     const ends = starts.map((s, a) => (sizes[a] === -1 ? 2 ** 31 - 1 : s + sizes[a]!))
+    const x = r.operand(0)
     // A whole batch of one is the batch, whatever its size.
-    const keep = axes.flatMap((_, a) => (starts[a] === 0 && (sizes[a] === -1 || (a === 0 && sizes[a] === 1)) ? [] : [a]))
+    const first = shapeOf(x)[0]
+    const isBatch = (a: number): boolean => a === 0 && rank > 1 && sizes[a] === 1 && (typeof first === 'string' || first === 1)
+    const keep = axes.flatMap((_, a) => (starts[a] === 0 && (sizes[a] === -1 || isBatch(a)) ? [] : [a]))
     return here(
       r,
-      r.emit(core.slice, [r.operand(0)], {
+      r.emit(core.slice, [x], {
         axes: keep.map((a) => axes[a]!),
         starts: keep.map((a) => starts[a]!),
         ends: keep.map((a) => ends[a]!),
@@ -315,9 +320,16 @@ const splitWrite: Write = (w, node) => {
 
 const gatherWrite: Write = (w, node) => {
   const [x, indices] = node.inputs as [Value, Value]
-  if (isConstant(indices) && indices.dtype === 'int64') {
-    // Kernels index with 32 bits.
-    const at = w.constant(tensorOf('int32', indices.data.shape, core.numbersOf(indices.data)), indices.name)
+  if (isConstant(indices)) {
+    // Kernels index with 32 bits, and from the front only.
+    const size = shapeOf(x)[axisOf(node.attrs.axis, shapeOf(x).length)]
+    const list = Array.from(core.numbersOf(indices.data) as Int32Array, (i) => {
+      if (i >= 0) return i
+      if (typeof size !== 'number')
+        throw errors.unsupportedTarget(`Gather counts from the end of an axis of open size`, `node ${node.name}`)
+      return i + size
+    })
+    const at = w.constant(tensorOf('int32', indices.data.shape, list), indices.name)
     w.add('GATHER', {
       inputs: [w.tensor(x, 'core'), at],
       outputs: [w.result(node.outputs[0]!, 'core')],
