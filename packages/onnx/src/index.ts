@@ -3,7 +3,6 @@ export { type LoadExternal, readTensor } from './proto/tensors.ts'
 export { embedExternalData, hasExternalData } from './read/external.ts'
 export { inlineFunctions } from './read/functions.ts'
 export {
-  isOnnx,
   modelToGraph,
   modelToRealGraph,
   type OnnxOrigin,

@@ -140,16 +140,23 @@ export function numbersOf(t: Tensor): Exclude<TensorData, BigInt64Array | BigUin
   }
 }
 
+/** A number's whole part, or the end of the range that it lies beyond: 2^63 − 1, which ends open slices, is 2^63 as a number. NaN counts as 0. */
+function wholeWithin(x: number, lo: bigint, hi: bigint): bigint {
+  if (x >= Number(hi)) return hi
+  if (x <= Number(lo)) return lo
+  return Number.isNaN(x) ? 0n : BigInt(Math.trunc(x))
+}
+
 /** A tensor from numbers, rounded to the storage type. Float32Array input for float32 is taken as is, not copied. */
 export function tensorOf(dtype: DType, shape: readonly number[], values: ArrayLike<number>): Tensor {
   invariant(values.length === sizeOf(shape), `${values.length} elements do not fill [${shape}]`)
   let data: TensorData
   switch (dtype) {
     case 'int64':
-      data = BigInt64Array.from(values as ArrayLike<never>, (x: number) => BigInt(Math.trunc(x)))
+      data = BigInt64Array.from(values as ArrayLike<never>, (x: number) => wholeWithin(x, -(2n ** 63n), 2n ** 63n - 1n))
       break
     case 'uint64':
-      data = BigUint64Array.from(values as ArrayLike<never>, (x: number) => BigInt(Math.trunc(x)))
+      data = BigUint64Array.from(values as ArrayLike<never>, (x: number) => wholeWithin(x, 0n, 2n ** 64n - 1n))
       break
     case 'float16':
       data = Uint16Array.from(values as ArrayLike<never>, numberToHalf)

@@ -278,8 +278,10 @@ const affine = (x: Value, y: Value, out: QuantParams): Affine => ({
   hi: out.hi,
 })
 
+const hasOneScale = (v: Value): boolean => v.quant !== null && v.quant.axis === null
+
 export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign: 1 | -1): Value | null => {
-  if (!x.quant || !y.quant) return null
+  if (!hasOneScale(x) || !hasOneScale(y)) return null
   // A broadcast operand goes second: kernels round differently when it comes first.
   const small = (v: Value): number => shapeOf(v).filter((d) => d !== 1).length
   const [p, q] = sign === 1 && small(x) < small(y) ? [y, x] : [x, y]
@@ -287,7 +289,7 @@ export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign:
 }
 
 export const lowerMul = (b: Builder, x: Value, y: Value, out: QuantParams): Value | null =>
-  x.quant && y.quant ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
+  hasOneScale(x) && hasOneScale(y) ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
 
 export interface AveragePoolAttrs extends Window {
   readonly kernel: readonly number[]

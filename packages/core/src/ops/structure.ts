@@ -569,24 +569,28 @@ export interface ResizeAttrs {
 
 /** Row i holds the weights of the inputs that make output i, along one axis: every mode of Resize is this matrix (ONNX Resize-19). */
 function interpolation(size: number, out: number, scale: number, a: ResizeAttrs): { at: number[]; weight: number[] }[] {
+  const f = Math.fround
+  const s = f(scale)
   return Array.from({ length: out }, (_, i) => {
     const exact = size * scale
+    // In single precision, as runtimes compute it: which of two pixels is the nearer hangs on the last bit.
+    const half = f(f((i + 0.5) / s) - 0.5)
     let x: number
     switch (a.coordinates) {
       case 'align_corners':
         x = out === 1 ? 0 : (i * (size - 1)) / (exact - 1)
         break
       case 'asymmetric':
-        x = i / scale
+        x = f(i / s)
         break
       case 'pytorch_half_pixel':
-        x = exact > 1 ? (i + 0.5) / scale - 0.5 : 0
+        x = exact > 1 ? half : 0
         break
       case 'half_pixel_symmetric':
-        x = (size / 2) * (1 - out / exact) + (i + 0.5) / scale - 0.5
+        x = (size / 2) * (1 - out / exact) + half
         break
       default:
-        x = (i + 0.5) / scale - 0.5
+        x = half
     }
     const inside = (k: number): number => Math.min(Math.max(k, 0), size - 1)
     if (a.mode === 'nearest') {
@@ -623,7 +627,9 @@ function interpolation(size: number, out: number, scale: number, a: ResizeAttrs)
 }
 
 function resizeSizes(from: readonly Dim[], a: ResizeAttrs): Dim[] {
-  return from.map((d, i) => a.sizes[i] ?? (a.scales[i] === 1 ? d : typeof d === 'number' ? Math.floor(d * a.scales[i]!) : '?'))
+  return from.map(
+    (d, i) => a.sizes[i] ?? (a.scales[i] === 1 ? d : typeof d === 'number' ? Math.floor(Math.fround(d * Math.fround(a.scales[i]!))) : '?'),
+  )
 }
 
 /** y = x sampled at other places, axis by axis */

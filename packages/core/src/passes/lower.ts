@@ -1,5 +1,5 @@
 import { type Builder, createBuilder } from '../ir/builder.ts'
-import { invariant } from '../ir/errors.ts'
+import { errors, invariant } from '../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
 import { liveNodes } from '../ir/rewrite.ts'
 import { numbersOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
@@ -93,6 +93,8 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
       const grid = gridOf(node.inputs[1]!, node.attrs)
       const out = node.outputs[0]!
       if (isConstant(x)) steps.set(out, b.constant(quantizeConstant(x.data, grid), x.name, grid))
+      else if (grid.axis !== null)
+        throw errors.unsupportedModel(`${out.name} has a scale for every channel`, null, 'only weights may; activations have one scale')
       else if (steps.has(x!)) steps.set(out, onGrid(b, steps.get(x!)!, grid))
       else {
         const maker = uses.producer(x!)

@@ -1,3 +1,4 @@
+import { errors } from '../ir/errors.ts'
 import { type Graph, isConstant } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { rewrite } from '../ir/rewrite.ts'
@@ -19,18 +20,22 @@ export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
     (b, node, [x, scale]) => {
       if (node.op !== fakeQuant) return null
       if (isConstant(x)) return [b.constant(fakeQuant.eval([x.data, scale!.data], node.attrs)[0]!, x.name)]
-      const { lo, hi } = node.attrs
+      const { lo, hi, axis } = node.attrs
       const step = isConstant(scale) ? numbersOf(scale.data)[0]! : null
       // What the network is fed is a matter of its data, and not of the container it came in.
       if (step === null || inputs.has(node.inputs[0]!)) return [x!]
-      // Where nothing can fall below zero there was no clamp to restore.
-      const maker = b.producer(x!)
-      if (maker && maker.op.weights === null && !SIGNED.has(maker.op)) return [x!]
-      const name = { outputs: [node.outputs[0]!.name] }
       const narrow = hi - lo < 255
+      if (axis !== null) {
+        if (!narrow && lo !== 0) return [x!]
+        throw errors.unsupportedModel(`${node.outputs[0]!.name} is clamped to another range in every channel`)
+      }
+      const name = { outputs: [node.outputs[0]!.name] }
       // RELU6 on eight bits: the last step lies on 6 up to half a step.
       const six = lo === 0 && Math.abs(hi * step - 6) < step / 2
       if (narrow || six) return b.add(clip, [x!], { min: lo * step, max: six ? 6 : hi * step }, name)
+      // Where nothing can fall below zero there was no clamp to restore.
+      const maker = b.producer(x!)
+      if (maker && maker.op.weights === null && !SIGNED.has(maker.op)) return [x!]
       return lo === 0 ? b.add(relu, [x!], {}, name) : [x!]
     },
     'float',

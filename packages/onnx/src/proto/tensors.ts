@@ -28,6 +28,13 @@ const packed: Record<number, { bits: number; signed: boolean }> = {
   26: { bits: 2, signed: true },
 }
 
+/** Ends of a sub-byte integer type; null for all others. */
+export function subByteEnds(code: number | undefined): { readonly lowest: number; readonly highest: number } | null {
+  const sub = packed[code ?? 0]
+  if (!sub) return null
+  return sub.signed ? { lowest: -(2 ** (sub.bits - 1)), highest: 2 ** (sub.bits - 1) - 1 } : { lowest: 0, highest: 2 ** sub.bits - 1 }
+}
+
 export const dtypeOf = (code: number | undefined): DType => codes[code ?? 0] ?? 'opaque'
 export const codeOf = (dtype: DType): number => Number(Object.keys(codes).find((k) => codes[Number(k)] === dtype) ?? 0)
 
@@ -55,7 +62,12 @@ export function readTensor(t: TensorProto, load: LoadExternal, where: string): T
       throw errors.badModel(`external data at offset ${entry(t.externalData, 'offset')}`, where)
     raw = load(location, offset, length === undefined ? null : Number(length))
   }
-  if (sub) return tensorOf(dtype, shape, unpack(raw ?? Uint8Array.from(t.int32Data ?? []), n, sub.bits, sub.signed))
+  if (sub) {
+    const bytes = raw ?? Uint8Array.from(t.int32Data ?? [])
+    const want = Math.ceil((n * sub.bits) / 8)
+    if (bytes.length < want) throw errors.badModel(`${bytes.length} bytes for ${n} elements of ${sub.bits} bits (${want} expected)`, where)
+    return tensorOf(dtype, shape, unpack(bytes, n, sub.bits, sub.signed))
+  }
   const type = dataType(dtype)
   if (raw) {
     const want = n * type.BYTES_PER_ELEMENT

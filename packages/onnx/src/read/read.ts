@@ -25,7 +25,7 @@ import {
   toNumber,
   type ValueInfoProto,
 } from '../proto/messages.ts'
-import { dtypeOf, type LoadExternal, readSparse, readTensor } from '../proto/tensors.ts'
+import { dtypeOf, type LoadExternal, readSparse, readTensor, subByteEnds } from '../proto/tensors.ts'
 import { quantizedReads, reads } from '../spelling/index.ts'
 import type { ContainerGrid } from '../spelling/quantized.ts'
 import { Foreign, type NodeReader, type Read } from '../spelling/spelling.ts'
@@ -60,17 +60,19 @@ export const onnxOriginOf = (graph: Graph): OnnxOrigin | null => {
   return o?.format === 'onnx' ? o : null
 }
 
-const DEFAULT_DOMAINS = new Set(['', 'ai.onnx'])
-const text = new TextDecoder()
-
-/** Whether bytes look like an ONNX model at all: a protobuf message whose first field is ModelProto's. */
-export function isOnnx(bytes: Uint8Array): boolean {
-  try {
-    return decodeModel(bytes).graph !== undefined
-  } catch {
-    return false
-  }
+/** What a node that is only carried remembers of its file. */
+export interface ForeignNode {
+  readonly proto: NodeProto
+  /** Names that its subgraphs know its further inputs by, behind those of the node itself. */
+  readonly captures: readonly string[]
+  /** Version of the default operator set that says what it means. */
+  readonly opset: number
+  /** Versions of the other operator sets that the file declares, by domain. */
+  readonly domains: ReadonlyMap<string, number>
 }
+
+export const DEFAULT_DOMAINS: ReadonlySet<string> = new Set(['', 'ai.onnx'])
+const text = new TextDecoder()
 
 /** Bytes of a ModelProto → message. Throws CompileError when they are none. */
 export function parseModel(bytes: Uint8Array): ModelProto {
@@ -90,7 +92,7 @@ export function parseModel(bytes: Uint8Array): ModelProto {
 }
 
 /**
- * Reads an ONNX model (IR 3–13, opsets 7–26) into a float graph. Nodes outside core's vocabulary are carried as `foreign`.
+ * Reads an ONNX model (IR 3–13, opsets 7–26; others as far as their ops mean the same) into a float graph. Nodes outside core's vocabulary are carried as `foreign`.
  * Throws CompileError when the file is malformed or contradicts itself.
  */
 export function readModel(bytes: Uint8Array, options: ReadOptions = {}): Graph<'float'> {
@@ -161,7 +163,26 @@ function build<L extends 'float' | 'qdq'>(model: ModelProto, options: ReadOption
   // Results that nobody asks for (a Dropout's mask) put no demand on the node.
   const asked = new Set<string>((graph.output ?? []).map((o) => o.name ?? ''))
   for (const n of graph.node ?? []) for (const i of [...(n.input ?? []), ...capturesOf(n)]) asked.add(i)
-  const scope: Scope = { asked, b, values, sizes, declared, load, opset, spellings, constants, grids: level === 'qdq' ? new Map() : null }
+  const domains = new Map(
+    (model.opsetImport ?? []).filter((o) => !DEFAULT_DOMAINS.has(o.domain ?? '')).map((o) => [o.domain ?? '', toNumber(o.version)]),
+  )
+  const scope: Scope = {
+    asked,
+    b,
+    values,
+    sizes,
+    declared,
+    load,
+    opset,
+    domains,
+    spellings,
+    constants,
+    grids: level === 'qdq' ? new Map() : null,
+  }
+  for (const t of graph.initializer ?? []) {
+    const ends = subByteEnds(t.dataType)
+    if (ends) scope.grids?.set(values.get(t.name!)!, { scale: [1], zero: [0], axis: null, ...ends })
+  }
   for (const proto of sortNodes(graph, values)) readNode(scope, proto)
 
   const outputs = (graph.output ?? []).map((o) => {
@@ -191,6 +212,40 @@ function typeOf(info: ValueInfoProto): TensorType {
   return { dtype: dtypeOf(t.elemType), shape }
 }
 
+/** The graphs that a node holds in its attributes: branches and loop bodies. */
+export const subgraphsOf = (node: NodeProto): GraphProto[] =>
+  (node.attribute ?? []).flatMap((a) => [...(a.g ? [a.g] : []), ...(a.graphs ?? [])])
+
+/** A node, its subgraphs' nodes, theirs and so on. */
+export const withInner = (node: NodeProto): NodeProto[] => [node, ...subgraphsOf(node).flatMap((g) => (g.node ?? []).flatMap(withInner))]
+
+/** Names that a node's subgraphs make for themselves. */
+export const innerNames = (node: NodeProto): string[] =>
+  subgraphsOf(node).flatMap((g) => [
+    ...(g.input ?? []).map((v) => v.name ?? ''),
+    ...(g.initializer ?? []).map((t) => t.name ?? ''),
+    ...(g.node ?? []).flatMap((n) => [...(n.output ?? []), ...innerNames(n)]),
+  ])
+
+/** A node whose subgraphs take values from outside by other names. */
+export function renameCaptures(node: NodeProto, names: ReadonlyMap<string, string>): NodeProto {
+  if ([...names].every(([from, to]) => from === to)) return node
+  const rename = (n: string): string => names.get(n) ?? n
+  const within = (g: GraphProto): GraphProto => ({
+    ...g,
+    node: (g.node ?? []).map((n) => ({ ...renameCaptures(n, names), input: (n.input ?? []).map(rename) })),
+    output: (g.output ?? []).map((o) => (o.name && names.has(o.name) ? { ...o, name: rename(o.name) } : o)),
+  })
+  return {
+    ...node,
+    attribute: (node.attribute ?? []).map((a) => ({
+      ...a,
+      ...(a.g ? { g: within(a.g) } : {}),
+      ...(a.graphs?.length ? { graphs: a.graphs.map(within) } : {}),
+    })),
+  }
+}
+
 /** Names that a node's subgraphs take from outside. */
 export function capturesOf(node: NodeProto): string[] {
   const taken = new Set<string>()
@@ -204,7 +259,7 @@ export function capturesOf(node: NodeProto): string[] {
     for (const o of g.output ?? []) if (o.name && !own.has(o.name)) inner.add(o.name)
     for (const n of inner) taken.add(n)
   }
-  for (const a of node.attribute ?? []) for (const g of [...(a.g ? [a.g] : []), ...(a.graphs ?? [])]) visit(g)
+  for (const g of subgraphsOf(node)) visit(g)
   return [...taken]
 }
 
@@ -259,6 +314,7 @@ interface Scope {
   readonly declared: ReadonlyMap<string, TensorType>
   readonly load: LoadExternal
   readonly opset: number
+  readonly domains: ReadonlyMap<string, number>
   readonly spellings: Map<Node, Spelling>
   readonly constants: Map<string, NodeProto>
   /** Grids of integers read as real numbers; null when integers are carried as they are. */
@@ -266,7 +322,7 @@ interface Scope {
 }
 
 /** Operators for real numbers that are also met with integers that stand for them, or constants that will. */
-const BOTH: ReadonlySet<string> = new Set(['Clip', 'Cast'])
+const BOTH: ReadonlySet<string> = new Set(['Clip', 'Cast', 'Pad'])
 /** Operators that take integers off their grid. */
 const LEAVING: ReadonlySet<string> = new Set(['DequantizeLinear', 'Cast'])
 
@@ -329,20 +385,25 @@ function readNode(scope: Scope, proto: NodeProto): void {
     }
     // Ops that move integers leave them on their grid.
     const grid = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
+    const constant = scope.grids && made.length === 1 ? foldedIntegers(b, inputs, made[0]!) : null
+    if (constant) made = [constant]
     outputs.forEach((name, i) => {
-      if (name !== '' && made![i]) values.set(name, made![i]!)
-      if (grid && made![i] && !LEAVING.has(type) && !scope.grids!.has(made![i]!)) scope.grids!.set(made![i]!, grid)
+      const v = made![i]
+      if (name !== '' && v) values.set(name, v)
+      const moved = v && (isConstant(v) ? !isFloat(v.dtype) : isFloat(v.dtype) && !LEAVING.has(type))
+      if (grid && moved && !scope.grids!.has(v)) scope.grids!.set(v, grid)
     })
     if (nodes.length === 0) for (const name of outputs) scope.constants.set(name, proto)
     return
   }
   // Half-made nodes of the rule that gave up have no users and are pruned; the foreign node stands for all of it.
-  const captured = capturesOf(proto).flatMap((n) => values.get(n) ?? [])
+  const captures = capturesOf(proto).filter((n) => values.has(n))
+  const payload: ForeignNode = { proto, captures, opset: scope.opset, domains: scope.domains }
   const types = outputs.map((n) => scope.declared.get(n) ?? { dtype: 'opaque' as DType, shape: null })
   const outs = b.add(
     foreign,
-    [...inputs, ...captured],
-    { type: isDefault ? type : `${proto.domain}:${type}`, reason, payload: proto },
+    [...inputs, ...captures.map((n) => values.get(n)!)],
+    { type: isDefault ? type : `${proto.domain}:${type}`, reason, payload },
     {
       name: proto.name ?? '',
       types,
@@ -353,6 +414,20 @@ function readNode(scope: Scope, proto: NodeProto): void {
   outputs.forEach((name, i) => {
     if (name !== '') values.set(name, outs[i]!)
   })
+}
+
+/** Integer constants that are moved or cast before they are weights: a constant again, so that whoever dequantizes them knows it. */
+function foldedIntegers(b: Builder, inputs: readonly (Value | null)[], made: Value | null): Value | null {
+  const node = made && b.producer(made)
+  if (!node || !isConstant(inputs[0]) || isFloat(inputs[0].dtype) || isFloat(made.dtype) || !node.inputs.every((v) => isConstant(v)))
+    return null
+  return b.constant(
+    node.op.eval(
+      node.inputs.map((v) => v!.data),
+      node.attrs,
+    )[0]!,
+    made.name,
+  )
 }
 
 function constantOf(attributes: ReadonlyMap<string, AttributeProto>, load: LoadExternal, where: string): Tensor | null {
@@ -391,6 +466,16 @@ function nodeReader(
       ? names.length
       : names.reduce((n, name, i) => (name !== '' && (i === 0 || scope.asked.has(name)) ? i + 1 : n), 0)
   let emitted = 0
+  const constantAt =
+    (from: readonly (Value | null)[]) =>
+    (i: number): number[] | null => {
+      const v = from[i]
+      if (!v) return null
+      if (isConstant(v)) return Array.from(numbersOf(v.data) as Float64Array)
+      const known = scope.sizes.of(v)
+      if (known?.every((d) => typeof d === 'number')) return known as number[]
+      throw new Foreign(`input ${i} of ${proto.opType} is computed at run time`)
+    }
   const r: NodeReader = {
     b,
     type: proto.opType ?? '',
@@ -403,14 +488,7 @@ function nodeReader(
       if (!v) throw errors.badModel(`${proto.opType} lacks its input ${i}`, where)
       return v
     },
-    constant(i) {
-      const v = inputs[i]
-      if (!v) return null
-      if (isConstant(v)) return Array.from(numbersOf(v.data) as Float64Array)
-      const known = scope.sizes.of(v)
-      if (known?.every((d) => typeof d === 'number')) return known as number[]
-      throw new Foreign(`input ${i} of ${proto.opType} is computed at run time`)
-    },
+    constant: constantAt(inputs),
     sizes(i) {
       const v = inputs[i]
       if (!v) return null
@@ -436,7 +514,14 @@ function nodeReader(
     has: (name) => attributes.has(name),
     grids: scope.grids ?? new Map(),
     rule(type, ins) {
-      const result = reads.get(type)!({ ...r, type, inputCount: ins.length, maybe: (i) => ins[i] ?? null, input: (i) => ins[i]! })
+      const result = reads.get(type)!({
+        ...r,
+        type,
+        inputCount: ins.length,
+        maybe: (i) => ins[i] ?? null,
+        input: (i) => ins[i]!,
+        constant: constantAt(ins),
+      })
       return (Array.isArray(result) ? result[0] : result) as Value
     },
     emit: (op, ins, attrs) => {

@@ -3,12 +3,13 @@ import { axisOf, type DType, knownShape, numbersOf, type Op, shapeOf, type Value
 import { codeOf, dtypeOf } from '../proto/tensors.ts'
 import { Foreign, float, int, type NodeReader, type NodeWriter, plain, type Read, string, type Write } from './spelling.ts'
 
+/** An op of so many operands and no attributes. */
 const noAttrs =
-  (op: Op<Record<string, never>>): Read =>
+  (op: Op<Record<string, never>>, operands = 1): Read =>
   (r) =>
     r.emit(
       op,
-      Array.from({ length: r.inputCount }, (_, i) => r.maybe(i)),
+      Array.from({ length: operands }, (_, i) => r.input(i)),
       {},
     )
 
@@ -62,9 +63,7 @@ const clipWrite: Write = (w, node, [x], outs) => {
 const castRead: Read = (r) => {
   const to = dtypeOf(r.int('to', 0))
   if (to === 'opaque') throw new Foreign('the target type is only carried')
-  const from = r.input(0).dtype
-  // Out-of-range float → integer conversions differ between runtimes; only exact ones are told in core's words.
-  return r.emit(core.cast, [r.input(0)], { to: from === to ? from : to })
+  return r.emit(core.cast, [r.input(0)], { to })
 }
 
 const meanRead: Read = (r) => {
@@ -103,13 +102,13 @@ export const read: Record<string, Read> = {
   Round: noAttrs(core.round),
   Not: noAttrs(core.not),
   Identity: noAttrs(core.identity),
-  Where: noAttrs(core.where),
+  Where: noAttrs(core.where, 3),
   PRelu: (r) => {
     const [x, slope] = [r.input(0), r.input(1)]
     const s = shapeOf(slope)
-    // Before opset 9 a vector of slopes belongs to the channels.
+    // Before opset 7 a vector of slopes belongs to the channels.
     const aligned =
-      r.opset < 9 && s.length === 1 && s[0] !== 1
+      r.opset < 7 && s.length === 1 && s[0] !== 1
         ? r.emit(core.reshape, [slope], {
             shape: shapeOf(x)
               .slice(1)
@@ -141,14 +140,14 @@ export const read: Record<string, Read> = {
   Max: chain(core.maximum),
   Min: chain(core.minimum),
   Mean: meanRead,
-  Greater: noAttrs(core.greater),
-  Less: noAttrs(core.less),
-  GreaterOrEqual: noAttrs(core.greaterOrEqual),
-  LessOrEqual: noAttrs(core.lessOrEqual),
-  Equal: noAttrs(core.equal),
-  And: noAttrs(core.and),
-  Or: noAttrs(core.or),
-  Xor: noAttrs(core.xor),
+  Greater: noAttrs(core.greater, 2),
+  Less: noAttrs(core.less, 2),
+  GreaterOrEqual: noAttrs(core.greaterOrEqual, 2),
+  LessOrEqual: noAttrs(core.lessOrEqual, 2),
+  Equal: noAttrs(core.equal, 2),
+  And: noAttrs(core.and, 2),
+  Or: noAttrs(core.or, 2),
+  Xor: noAttrs(core.xor, 2),
   Dropout: (r) => {
     if (r.outputCount > 1 || (r.opset >= 12 && r.inputCount > 2 && r.constant(2)?.[0])) throw new Foreign('dropout in training')
     return r.emit(core.identity, [r.input(0)], {})

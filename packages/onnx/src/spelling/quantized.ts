@@ -22,13 +22,25 @@ const limits: Partial<Record<DType, readonly [number, number]>> = {
 /** Ends of an integer type; none for those of accumulators. */
 const containerEnds = (d: DType): { lowest: number; highest: number } => ({ lowest: limits[d]?.[0] ?? 0, highest: limits[d]?.[1] ?? 0 })
 
-/** The grid that scale and zero-point inputs i and i + 1 describe. A missing zero point is an uint8 zero. */
-function gridAt(r: NodeReader, i: number, axis: number | null = null): ContainerGrid {
+/** The scales at input i: one, or one per channel. */
+function scalesAt(r: NodeReader, i: number): number[] {
   const scale = r.constant(i)
   if (!scale) throw new Foreign('no scale')
+  if (r.int('block_size', 0) !== 0 || (r.maybe(i)?.shape?.length ?? 0) > 1) throw new Foreign('scales of blocks')
+  return scale
+}
+
+/** The grid that scale and zero-point inputs i and i + 1 describe. A missing zero point is an uint8 zero. */
+function gridAt(r: NodeReader, i: number, axis: number | null = null): ContainerGrid {
+  const scale = scalesAt(r, i)
   const zero = r.constant(i + 1) ?? [0]
-  const range = limits[r.maybe(i + 1)?.dtype ?? 'uint8']
-  if (!range) throw new Foreign('an integer type of more than 16 bits')
+  const type = r.maybe(i + 1)
+  // Four-bit zero points are held as bytes, whose own ends are remembered.
+  const own = type && r.grids.get(type)
+  const range = own
+    ? ([own.lowest, own.highest] as const)
+    : limits[type?.dtype ?? (r.has('output_dtype') ? dtypeOf(r.int('output_dtype')) : 'uint8')]
+  if (!range) throw new Foreign('an integer type of neither 8 nor 16 bits')
   return { scale, zero, axis: scale.length > 1 ? axis : null, lowest: range[0], highest: range[1] }
 }
 
@@ -55,7 +67,13 @@ const constantGrid = (g: ContainerGrid): QuantParams | null =>
 function realOf(r: NodeReader, i: number, g: ContainerGrid): Value {
   const v = r.input(i)
   if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name, constantGrid(g))
-  if (core.isFloat(v.dtype)) return v
+  if (core.isFloat(v.dtype)) {
+    const own = r.grids.get(v)
+    if (own && (own.scale[0] !== g.scale[0] || own.zero[0] !== g.zero[0]))
+      throw new Foreign('integers of one grid read as those of another')
+    return v
+  }
+  if (g.scale.length > 1 || g.zero.length > 1) throw new Foreign('integers with a scale for every channel that are computed at run time')
   // An integer input of the network itself.
   const float = r.emit(core.cast, [v], { to: 'float32' })
   return r.emit(core.mul, [r.emit(core.add, [float, r.b.scalar(-g.zero[0]!)], {}), r.b.scalar(g.scale[0]!)], {})
@@ -71,14 +89,19 @@ function onto(r: NodeReader, y: Value, g: ContainerGrid): Value {
   return out
 }
 
+/** The real numbers of a layer's bias, whose integers are those of accumulators. */
+function biasOf(r: NodeReader, bias: Value | null, g: ContainerGrid): Value | null {
+  if (bias && !isConstant(bias)) throw new Foreign('a bias that is computed at run time')
+  return bias && r.b.constant(dequantizeConstant(bias.data, g), bias.name)
+}
+
 const convRead: Read = (r) => {
   const [gx, gw, gy] = [gridAt(r, 1), gridAt(r, 4, 0), gridAt(r, 6)]
   const x = realOf(r, 0, gx)
   const w = realOf(r, 3, gw)
   const bias = r.maybe(8)
   const scale = { scale: gw.scale.map((s) => s * gx.scale[0]!), zero: [0], axis: gw.scale.length > 1 ? 0 : null, lowest: 0, highest: 0 }
-  const b = bias ? (isConstant(bias) ? r.b.constant(dequantizeConstant(bias.data, scale), bias.name) : null) : null
-  return onto(r, r.rule('Conv', [x, w, b]), gy)
+  return onto(r, r.rule('Conv', [x, w, biasOf(r, bias, scale)]), gy)
 }
 
 const gemmRead: Read = (r) => {
@@ -93,8 +116,7 @@ const gemmRead: Read = (r) => {
     lowest: 0,
     highest: 0,
   }
-  const b = bias && isConstant(bias) ? r.b.constant(dequantizeConstant(bias.data, scale), bias.name) : null
-  const y = r.rule('Gemm', [realOf(r, 0, gx), realOf(r, 3, gw), b])
+  const y = r.rule('Gemm', [realOf(r, 0, gx), realOf(r, 3, gw), biasOf(r, bias, scale)])
   return r.maybe(7) ? onto(r, y, gridAt(r, 7)) : y
 }
 
@@ -105,8 +127,12 @@ const pair =
 
 const unary =
   (type: string): Read =>
-  (r) =>
-    onto(r, r.rule(type, [realOf(r, 0, gridAt(r, 1))]), gridAt(r, 3))
+  (r) => {
+    if (r.int('channels_last', 0)) throw new Foreign('channels last')
+    return onto(r, r.rule(type, [realOf(r, 0, gridAt(r, 1))]), gridAt(r, 3))
+  }
+
+const inputsOf = (r: NodeReader): (Value | null)[] => Array.from({ length: r.inputCount }, (_, i) => r.maybe(i))
 
 export const read: Record<string, Read> = {
   QuantizeLinear: (r) => {
@@ -117,8 +143,7 @@ export const read: Record<string, Read> = {
   DequantizeLinear: (r) => {
     const v = r.input(0)
     const rank = v.shape?.length ?? 1
-    const scale = r.constant(1)
-    if (!scale) throw new Foreign('no scale')
+    const scale = scalesAt(r, 1)
     const zero = r.constant(2) ?? [0]
     const { lowest, highest } = (isConstant(v) && r.grids.get(v)) || containerEnds(v.dtype)
     const g = { scale, zero, axis: scale.length > 1 ? core.axisOf(r.int('axis', 1), rank) : null, lowest, highest }
@@ -154,15 +179,18 @@ export const read: Record<string, Read> = {
     }
     return r.emit(core.fakeQuant, maker.inputs, narrow)
   },
+  Pad: (r) => {
+    const g = r.grids.get(r.input(0))
+    if (!g || r.string('mode', 'constant') !== 'constant') return r.rule('Pad', inputsOf(r))
+    if (g.axis !== null) throw new Foreign('integers whose scales differ between channels')
+    // What is filled in is an integer of the container.
+    const fill = r.maybe(2) ? r.constant(2)![0]! : 0
+    return r.rule('Pad', [r.input(0), r.maybe(1), r.b.scalar((fill - g.zero[0]!) * g.scale[0]!), ...inputsOf(r).slice(3)])
+  },
   Cast: (r) => {
     const x = r.input(0)
     const g = r.grids.get(x)
-    if (isConstant(x) || !g) {
-      const out = r.rule('Cast', [x])
-      // Constants are still integers, whose ends a Clip may have narrowed.
-      if (g) r.grids.set(out, g)
-      return out
-    }
+    if (isConstant(x) || !g) return r.rule('Cast', [x])
     if (g.axis !== null) throw new Foreign('integers whose scales differ between channels')
     // The integers themselves, no longer what they stand for. Conversions to integers cut digits off: they get whole ones.
     const steps = r.emit(core.mul, [x, r.b.scalar(1 / g.scale[0]!)], {})

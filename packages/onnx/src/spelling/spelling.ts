@@ -1,4 +1,4 @@
-import { type Builder, type Dim, type Node, type Op, scalar, type Tensor, tensorOf, type Value } from '@dqc/core'
+import { type Builder, type Dim, type Node, type Op, type Tensor, tensorOf, type Value } from '@dqc/core'
 import { type AttributeProto, AttributeType, type NodeProto, type TensorProto } from '../proto/messages.ts'
 import { writeTensor } from '../proto/tensors.ts'
 import type { ContainerGrid } from './quantized.ts'
@@ -61,7 +61,6 @@ export const string = (name: string, s: string): AttributeProto => ({ name, type
 export const tensor = (name: string, t: Tensor): AttributeProto => ({ name, type: AttributeType.TENSOR, t: writeTensor('', t) })
 
 export const shapeTensor = (v: readonly number[]): Tensor => tensorOf('int64', [v.length], v)
-export const floatScalar = (v: number): Tensor => scalar(v)
 
 /** A node with one output and the same inputs. */
 export const plain =

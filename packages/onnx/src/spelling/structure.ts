@@ -1,5 +1,5 @@
 import * as core from '@dqc/core'
-import { axisOf, type Dim, knownShape, type Op, shapeOf, type Value } from '@dqc/core'
+import { axisOf, type Dim, type Op, shapeOf, type Value } from '@dqc/core'
 import { Foreign, float, int, ints, type NodeReader, plain, type Read, shapeTensor, string, type Write } from './spelling.ts'
 
 /** Axes from an attribute (older opsets) or from a constant input; null when neither is there. */
@@ -254,8 +254,11 @@ const resizeWrite: Write = (w, node, [x], outs) => {
   if (a.coordinates === 'half_pixel_symmetric') w.atLeast(19)
   const rank = a.scales.length
   const from = shapeOf(node.inputs[0])
-  const bySize = a.sizes.some((d) => d !== null) && from.every((d) => typeof d === 'number')
-  const full = bySize ? w.constant(shapeTensor(knownShape(node.outputs[0]!))) : ''
+  // Axes without a size of their own, a symbolic batch among them, stay as they are and are left out.
+  const axes = from.flatMap((_, i) => (a.sizes[i] !== null || a.scales[i] !== 1 ? [i] : []))
+  const to = shapeOf(node.outputs[0])
+  const bySize = a.sizes.some((d) => d !== null) && axes.every((i) => typeof to[i] === 'number')
+  const full = bySize ? w.constant(shapeTensor(axes.map((i) => to[i] as number))) : ''
   const scales = bySize ? '' : w.constant(core.tensorOf('float32', [rank], a.scales))
   w.node('Resize', bySize ? [x!, '', '', full] : [x!, '', scales], outs, [
     string('mode', a.mode),
@@ -263,6 +266,7 @@ const resizeWrite: Write = (w, node, [x], outs) => {
     string('nearest_mode', a.nearest),
     float('cubic_coeff_a', a.cubicA),
     int('exclude_outside', a.excludeOutside ? 1 : 0),
+    ...(bySize ? [ints('axes', axes)] : []),
   ])
 }
 

@@ -6,11 +6,19 @@ import {
   type NodeProto,
   type TensorProto,
   type TypeProto,
-  toNumber,
   type ValueInfoProto,
 } from '../proto/messages.ts'
 import { codeOf, writeTensor } from '../proto/tensors.ts'
-import { capturesOf, type OnnxOrigin, onnxOriginOf } from '../read/read.ts'
+import {
+  capturesOf,
+  DEFAULT_DOMAINS,
+  type ForeignNode,
+  innerNames,
+  type OnnxOrigin,
+  onnxOriginOf,
+  renameCaptures,
+  withInner,
+} from '../read/read.ts'
 import { writes } from '../spelling/index.ts'
 import type { NodeWriter, Write } from '../spelling/spelling.ts'
 
@@ -28,6 +36,32 @@ const irFor = (opset: number): number => IR_OF_OPSET.find(([o]) => opset >= o)?.
 
 /** The operator set that rules write for; they raise it where an op is younger. */
 export const BASE_OPSET = 18
+
+/**
+ * Versions of the default operator set that gave operators another meaning or form, where older nodes of that name would be misread (ONNX
+ * "Operator Changelog"); changes that older nodes do not notice are left out.
+ */
+const CHANGES: Readonly<Record<string, readonly number[]>> = {
+  Softmax: [13],
+  LogSoftmax: [13],
+  Hardmax: [13],
+  Squeeze: [13],
+  Unsqueeze: [13],
+  ReduceSum: [13],
+  ...Object.fromEntries(['Max', 'Mean', 'Min', 'Prod', 'L1', 'L2', 'LogSum', 'LogSumExp', 'SumSquare'].map((r) => [`Reduce${r}`, [18]])),
+  Split: [13, 18],
+  TopK: [10],
+  Slice: [10],
+  Pad: [11],
+  Clip: [11],
+  Dropout: [12],
+  Upsample: [10],
+  Resize: [11],
+  RoiAlign: [16],
+  Scan: [9],
+  GridSample: [20],
+  DFT: [20],
+}
 
 /** A protobuf message ends at 2 GiB. */
 const LARGEST = 2 ** 31 - 1
@@ -75,15 +109,15 @@ function untouched(graph: Graph, origin: OnnxOrigin): boolean {
 /** A graph in the vocabulary of {@link BASE_OPSET} or the lowest later set that has all its ops. */
 function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOptions): ModelProto {
   const out = createWriter(graph, options)
-  const foreigners = graph.nodes.filter((n) => n.op.name === 'foreign')
+  const carried = graph.nodes.filter((n) => n.op.name === 'foreign').map((n) => n.attrs.payload as ForeignNode)
   const domains = new Map<string, number>(Object.entries(options.domains ?? {}))
-  if (origin) {
-    out.atLeast(foreigners.length > 0 ? Math.max(origin.opset, BASE_OPSET) : 0)
-    const used = new Set(foreigners.map((n) => (n.attrs.payload as NodeProto).domain ?? ''))
-    for (const o of origin.model.opsetImport ?? []) if (used.has(o.domain ?? '') && o.domain) domains.set(o.domain, toNumber(o.version))
+  for (const f of carried) {
+    out.atLeast(f.opset)
+    for (const { domain } of withInner(f.proto)) if (domain && f.domains.has(domain)) domains.set(domain, f.domains.get(domain)!)
   }
   for (const node of graph.nodes) out.write(node)
   const { nodes, initializers, opset } = out.finish()
+  checkMeanings(carried, opset)
   const dtypeOf = options.dtypeOf ?? ((v: Value) => v.dtype)
   const proto: GraphProto = {
     name: graph.name || 'graph',
@@ -107,8 +141,23 @@ function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOption
     producerVersion: options.producer?.version ?? '',
     graph: proto,
     metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
-    functions: origin && foreigners.length > 0 ? (origin.model.functions ?? []) : [],
+    functions: origin && carried.length > 0 ? (origin.model.functions ?? []) : [],
   }
+}
+
+/** Nodes that are only carried mean what their own operator set says. Throws CompileError naming those that mean something else in the file's. */
+function checkMeanings(carried: readonly ForeignNode[], opset: number): void {
+  const changed = carried.flatMap((f) =>
+    withInner(f.proto)
+      .filter((n) => DEFAULT_DOMAINS.has(n.domain ?? '') && CHANGES[n.opType ?? '']?.some((v) => f.opset < v && v <= opset))
+      .map((n) => `${n.opType} ${n.name || n.output?.[0]} of operator set ${f.opset}`),
+  )
+  if (changed.length)
+    throw errors.unsupportedModel(
+      `${changed.slice(0, 4).join(', ')}${changed.length > 4 ? ` and ${changed.length - 4} more` : ''} would mean something else in operator set ${opset}, which dqc writes`,
+      null,
+      `export the model with operator set ${BASE_OPSET} or newer`,
+    )
 }
 
 function valueInfo(name: string, v: Value, dtype: DType): ValueInfoProto {
@@ -152,8 +201,10 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
     nodeNames.add(n)
     return n
   }
-  // Names that the outside knows come first: inputs, outputs, and what subgraphs reach for.
+  // Names that the outside knows come first: inputs and outputs. Those that subgraphs make are theirs.
   for (const n of graph.outputNames) taken.add(n)
+  for (const n of graph.nodes)
+    if (n.op.name === 'foreign') for (const inner of innerNames((n.attrs.payload as ForeignNode).proto)) taken.add(inner)
   for (const v of graph.inputs) {
     names.set(v, v.name)
     taken.add(v.name)
@@ -212,19 +263,13 @@ function createWriter(graph: Graph, options: WriteOptions): GraphWriter {
       const ins = node.inputs.map((v) => (v ? name(v) : ''))
       const outs = node.outputs.map(name)
       if (node.op.name === 'foreign') {
-        const proto = node.attrs.payload as NodeProto
-        // Subgraphs reach outside by name: what they capture must go by the name they know.
-        for (const c of capturesOf(proto)) {
-          const k = node.inputs.findIndex((v, i) => i >= (proto.input ?? []).length && v?.name === c)
-          if (k >= 0 && ins[k] !== c && !taken.has(c)) {
-            taken.add(c)
-            writer.node('Identity', [ins[k]!], [c])
-          }
-        }
+        const { proto, captures } = node.attrs.payload as ForeignNode
+        const own = (proto.input ?? []).length
         nodes.push({
-          ...proto,
+          // Subgraphs reach outside by name.
+          ...renameCaptures(proto, new Map(captures.map((c, i) => [c, ins[own + i]!]))),
           name: nodeName(proto.name ?? ''),
-          input: ins.slice(0, (proto.input ?? []).length),
+          input: ins.slice(0, own),
           output: outs.map((o, i) => (proto.output?.[i] === '' ? '' : o)),
         })
         return
