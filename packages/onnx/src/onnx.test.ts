@@ -1,11 +1,24 @@
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'
-import { type DType, evaluate, type Graph, lower, numbersOf, prepare, removeQuantizers, type Tensor, tensorOf } from '@dqc/core'
+import {
+  createBuilder,
+  type DType,
+  evaluate,
+  type Graph,
+  lower,
+  mul,
+  numbersOf,
+  prepare,
+  removeQuantizers,
+  type Tensor,
+  tensorOf,
+} from '@dqc/core'
 import { createOnnxEngine } from './engine/index.ts'
 import { type AttributeProto, AttributeType, encodeModel, type ModelProto, type NodeProto, type TensorProto } from './proto/messages.ts'
 import { codeOf, int4Tensor, writeTensor } from './proto/tensors.ts'
+import { inlineFunctions } from './read/functions.ts'
 import { modelToGraph, modelToRealGraph } from './read/read.ts'
-import { int, ints } from './spelling/spelling.ts'
+import { float, int, ints } from './spelling/spelling.ts'
 import { ortTarget } from './targets/ort.ts'
 import { writeModel } from './write/write.ts'
 
@@ -117,6 +130,60 @@ describe('what files of real numbers say', () => {
         ),
       )
     })
+
+  for (const [name, nodes] of Object.entries({
+    'a Gemm whose C is a row': [node('Gemm', ['x', 'w', 'c'], ['y'], [float('alpha', 0.5), float('beta', 2)])],
+    'a MatMul with a transposed constant': [
+      node('Transpose', ['v'], ['t']),
+      node('MatMul', ['x', 't'], ['m']),
+      node('Add', ['m', 'c'], ['y']),
+    ],
+    'a MatMul with a renamed constant': [node('Identity', ['w'], ['t']), node('MatMul', ['x', 't'], ['m']), node('Add', ['m', 'c'], ['y'])],
+  }))
+    it(`${name} is a layer`, async () => {
+      const w = [1, -2, 3, 4, 5, -6, 7, 8, 9, 1]
+      const constants = [
+        constant('w', 'float32', [5, 2], w),
+        constant(
+          'v',
+          'float32',
+          [2, 5],
+          Array.from({ length: 10 }, (_, i) => w[(i % 5) * 2 + Math.floor(i / 5)]!),
+        ),
+        constant('c', 'float32', [1, 2], [3, -4]),
+      ]
+      const m = file({ nodes, inputs: { x: ['float32', ['N', 5]] }, constants })
+      const graph = prepare(modelToGraph(m))
+      assert.deepEqual(
+        graph.nodes.map((n) => n.op.name),
+        ['dense'],
+      )
+      close(list(evaluate(graph, [row])[0]), list(await byFile(m, [row])))
+    })
+
+  it('functions that call one another twice make no end of nodes, and are refused', () => {
+    const functions = Array.from({ length: 40 }, (_, i) => ({
+      name: `f${i}`,
+      domain: 'twice',
+      input: ['a'],
+      output: ['b'],
+      opsetImport: [{ domain: '', version: 18 }],
+      node:
+        i === 39
+          ? [node('Relu', ['a'], ['b'])]
+          : [node(`f${i + 1}`, ['a'], ['m'], [], 'twice'), node(`f${i + 1}`, ['m'], ['b'], [], 'twice')],
+    }))
+    const m = { ...file({ nodes: [node('f0', ['x'], ['y'], [], 'twice')], inputs: { x: ['float32', [1]] } }), functions }
+    assert.throws(() => inlineFunctions(m), /make more than 1000000 nodes/)
+  })
+
+  it('chains of float ops of any length go through lowering', () => {
+    const b = createBuilder()
+    let x = b.input('x', { dtype: 'float32', shape: [1, 2] })
+    for (let i = 0; i < 5000; i++) x = b.emit(mul, [x, b.scalar(1)], {})
+    const { rules } = ortTarget({ format: 'qoperator', packedWeights: false, fixedPoint: false, version: 'test' })
+    assert.equal(lower(b.build('qdq', [x]), rules, false).nodes.length, 5000)
+  })
 
   it('slopes of a PReLU broadcast as NumPy does since operator set 7', async () => {
     const m = file({

@@ -52,25 +52,27 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
   const steps = new Map<Value, Value>()
   const reals = new Map<Value, Value>()
 
-  const real = (v: Value): Value => {
-    if (isConstant(v)) return v
-    let r = reals.get(v)
-    if (!r) {
+  const known = (v: Value): boolean => isConstant(v) || reals.has(v)
+  const real = (wanted: Value): Value => {
+    // A float op is only computed where somebody needs its real result, those before it first; chains of them may be long.
+    const open = [wanted]
+    for (let v = open.at(-1); v; v = open.at(-1)) {
       const s = steps.get(v)
-      if (s && isConstant(s)) reals.set(v, (r = b.constant(realConstant(s.data, s.quant!), s.name)))
-      else if (s) reals.set(v, (r = b.emit(dequantize, [s], { scale: s.quant!.scale[0]! }, { outputs: [`${v.name}.real`] })))
+      if (known(v)) open.pop()
+      else if (s && isConstant(s)) reals.set(v, b.constant(realConstant(s.data, s.quant!), s.name))
+      else if (s) reals.set(v, b.emit(dequantize, [s], { scale: s.quant!.scale[0]! }, { outputs: [`${v.name}.real`] }))
       else {
-        // A float op is only computed where somebody needs its real result.
         const maker = uses.producer(v)
         invariant(maker, `${v.name} has no producer`)
-        asFloat(maker)
-        r = reals.get(v)!
+        const missing = maker.inputs.filter((x): x is Value => x !== null && !known(x))
+        if (missing.length) open.push(...missing)
+        else asFloat(maker)
       }
     }
-    return r
+    return isConstant(wanted) ? wanted : reals.get(wanted)!
   }
   const asFloat = (node: Node): void => {
-    const inputs = node.inputs.map((v) => (v ? real(v) : null))
+    const inputs = node.inputs.map((v) => (v ? (reals.get(v) ?? v) : null))
     const outs = b.add(node.op, inputs, node.attrs, {
       name: node.name,
       outputs: node.outputs.map((v) => v.name),

@@ -3,6 +3,7 @@ import { isConstant, usesOf } from '../ir/graph.ts'
 import { rewrite } from '../ir/rewrite.ts'
 import { numbersOf, tensorOf } from '../ir/tensor.ts'
 import { reshape, reshapeTarget } from '../ops/broadcasting.ts'
+import { dense, matmul } from '../ops/conv.ts'
 import { add, sub } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { reduceMean } from '../ops/reduce.ts'
@@ -16,7 +17,7 @@ const sameShape = (x: Value, y: Value): boolean =>
 
 /**
  * Rewrites that make later passes see more: transposes cancel or merge, reshapes of reshapes merge and idle ones vanish, a mean over all
- * spatial axes becomes a global pool, subtraction of a constant becomes addition.
+ * spatial axes becomes a global pool, a product with a constant matrix a dense layer, subtraction of a constant becomes addition.
  */
 export const simplify: Pass<'float'> = {
   name: 'simplify',
@@ -69,6 +70,10 @@ export const simplify: Pass<'float'> = {
             node.attrs.keepDims ? pooled : b.emit(reshape, [pooled], { shape: reshapeTarget(shapeOf(pooled), shapeOf(node.outputs[0]!)) }),
           ]
         }
+      }
+      if (node.op === matmul && isConstant(inputs[1]) && inputs[1].data.shape.length === 2 && shapeOf(x!).length >= 2) {
+        const w = b.constant(transpose.eval([inputs[1].data], { perm: [1, 0] })[0]!, inputs[1].name)
+        return b.add(dense, [x!, w, null], {}, { name: node.name, outputs: [node.outputs[0]!.name] })
       }
       if (node.op === sub && isConstant(inputs[1]) && !isConstant(inputs[0])) {
         const c = inputs[1].data

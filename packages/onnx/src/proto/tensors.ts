@@ -43,6 +43,17 @@ const MOST_ELEMENTS = 2 ** 31
 
 const entry = (props: readonly EntryProto[] | undefined, key: string): string | undefined => props?.find((p) => p.key === key)?.value
 
+/** The bytes of a tensor that lies outside the file. Throws CompileError where it does not say where. */
+export function externalBytes(t: TensorProto, load: LoadExternal, where: string): Uint8Array {
+  const location = entry(t.externalData, 'location')
+  if (!location) throw errors.badModel('external data without a location', where)
+  const length = entry(t.externalData, 'length')
+  const offset = Number(entry(t.externalData, 'offset') ?? 0)
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw errors.badModel(`external data at offset ${entry(t.externalData, 'offset')}`, where)
+  return load(location, offset, length === undefined ? null : Number(length))
+}
+
 /** TensorProto → Tensor, or null when its elements are of a type that core only carries. Throws CompileError on contradictions. */
 export function readTensor(t: TensorProto, load: LoadExternal, where: string): Tensor | null {
   const shape = (t.dims ?? []).map(toNumber)
@@ -53,15 +64,7 @@ export function readTensor(t: TensorProto, load: LoadExternal, where: string): T
   if (dtype === 'opaque') return null
   if (t.segment) throw errors.badModel('tensors split into segments are not supported', where)
   let raw = t.rawData && t.rawData.length > 0 ? t.rawData : null
-  if (t.dataLocation === 1) {
-    const location = entry(t.externalData, 'location')
-    if (!location) throw errors.badModel('external data without a location', where)
-    const length = entry(t.externalData, 'length')
-    const offset = Number(entry(t.externalData, 'offset') ?? 0)
-    if (!Number.isSafeInteger(offset) || offset < 0)
-      throw errors.badModel(`external data at offset ${entry(t.externalData, 'offset')}`, where)
-    raw = load(location, offset, length === undefined ? null : Number(length))
-  }
+  if (t.dataLocation === 1) raw = externalBytes(t, load, where)
   if (sub) {
     const bytes = raw ?? Uint8Array.from(t.int32Data ?? [])
     const want = Math.ceil((n * sub.bits) / 8)

@@ -1,5 +1,5 @@
 import type { AttributeProto, GraphProto, ModelProto, TensorProto } from '../proto/messages.ts'
-import { type LoadExternal, readTensor, writeTensor } from '../proto/tensors.ts'
+import { externalBytes, type LoadExternal, readTensor, subByteEnds, writeTensor } from '../proto/tensors.ts'
 
 /** Whether any tensor of the model lives outside its file. */
 export const hasExternalData = (model: ModelProto): boolean => {
@@ -15,7 +15,10 @@ export const hasExternalData = (model: ModelProto): boolean => {
 export const embedExternalData = (model: ModelProto, load: LoadExternal): ModelProto =>
   mapTensors(model, (t) => {
     if (t.dataLocation !== 1) return t
-    const data = readTensor(t, load, `initializer ${t.name}`)
+    const where = `initializer ${t.name}`
+    // Types narrower than a byte are held as bytes once they are read.
+    if (subByteEnds(t.dataType)) return { ...t, rawData: externalBytes(t, load, where), dataLocation: 0, externalData: [] }
+    const data = readTensor(t, load, where)
     return data ? { ...t, ...writeTensor(t.name ?? '', data), dataLocation: 0, externalData: [] } : t
   })
 

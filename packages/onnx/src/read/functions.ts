@@ -1,6 +1,8 @@
 import { errors } from '@dqc/core'
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto } from '../proto/messages.ts'
 
+/** A few functions that call one another twice make any number of nodes. */
+const MOST_NODES = 1e6
 /** Calls nested deeper than this are taken for recursion, which ONNX forbids. */
 const DEEPEST = 64
 
@@ -9,18 +11,22 @@ const keyOf = (domain: string | undefined, name: string | undefined, overload: s
 
 /**
  * Replaces every call of a model-local function by the function's nodes, so that passes see through it (ONNX IR, "Functions").
- * Throws CompileError when functions call each other in a circle.
+ * Throws CompileError when functions call each other in a circle, or make more nodes than a network has.
  */
 export function inlineFunctions(model: ModelProto): ModelProto {
   const functions = new Map((model.functions ?? []).map((f) => [keyOf(f.domain, f.name, f.overload), f]))
   if (functions.size === 0 || !model.graph) return model
   let calls = 0
+  let made = 0
   const expand = (nodes: readonly NodeProto[], depth: number): NodeProto[] =>
     nodes.flatMap((node) => {
       const f = functions.get(keyOf(node.domain, node.opType, node.overload))
       if (!f) return [withSubgraphs(node, (g) => ({ ...g, node: expand(g.node ?? [], depth) }))]
       if (depth >= DEEPEST) throw errors.badModel('functions call each other without end', `function ${f.name}`)
-      return expand(body(f, node, `${node.name || f.name}/${calls++}/`), depth + 1)
+      const nodes = body(f, node, `${node.name || f.name}/${calls++}/`)
+      made += nodes.length
+      if (made > MOST_NODES) throw errors.badModel(`its functions make more than ${MOST_NODES} nodes`, `function ${f.name}`)
+      return expand(nodes, depth + 1)
     })
   const used = { ...model.graph, node: expand(model.graph.node ?? [], 0) }
   const imports = [...(model.opsetImport ?? [])]

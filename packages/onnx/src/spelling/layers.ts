@@ -70,9 +70,16 @@ const gemmRead: Read = (r) => {
   const c = r.maybe(2)
   const units = shapeOf(w)[0]
   const times = (v: Value, k: number): Value => (k === 1 ? v : r.emit(core.mul, [v, r.b.constant(core.scalar(k, v.dtype))], {}))
-  // Only a bias vector fits dense; anything else is added afterwards.
-  const fits = c && shapeOf(c).length === 1 && shapeOf(c)[0] === units
-  if (core.isKnown(w.shape) && alpha === 1 && (c === null || fits)) return r.emit(core.dense, [a, w, c ? times(c, beta) : null], {})
+  if (core.isKnown(w.shape)) {
+    // Only a bias vector fits dense; anything else is added afterwards.
+    const s = c && shapeOf(c)
+    const vector = s?.at(-1) === units && s.slice(0, -1).every((d) => d === 1)
+    const weight = times(w, alpha)
+    if (!c) return r.emit(core.dense, [a, weight, null], {})
+    const bias = times(c, beta)
+    if (!vector) return r.emit(core.add, [r.emit(core.dense, [a, weight, null], {}), bias], {})
+    return r.emit(core.dense, [a, weight, s.length === 1 ? bias : r.emit(core.reshape, [bias], { shape: [-1] })], {})
+  }
   const product = times(r.emit(core.matmul, [a, transposed(r, w)], {}), alpha)
   return c ? r.emit(core.add, [product, times(c, beta)], {}) : product
 }
@@ -174,7 +181,9 @@ export const read: Record<string, Read> = {
   },
   AveragePool: (r) => {
     const { kernel, window, ceil } = poolWindow(r)
-    return r.emit(core.averagePool, [r.input(0)], { ...window, kernel, ceil, countIncludePad: r.int('count_include_pad', 0) === 1 })
+    // Without pads there are none to count.
+    const countIncludePad = r.int('count_include_pad', 0) === 1 && window.pads.some((p) => p !== 0)
+    return r.emit(core.averagePool, [r.input(0)], { ...window, kernel, ceil, countIncludePad })
   },
   GlobalAveragePool: (r) => r.emit(core.globalAveragePool, [r.input(0)], {}),
   GlobalMaxPool: (r) => r.emit(core.globalMaxPool, [r.input(0)], {}),
