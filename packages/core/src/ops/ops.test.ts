@@ -10,6 +10,7 @@ import { differentiate } from '../passes/autodiff.ts'
 import { evaluate } from '../run/reference.ts'
 import { reduceSum, reshape } from './broadcasting.ts'
 import { mul } from './elementwise.ts'
+import { fakeQuant } from './fakeQuant.ts'
 import { ops } from './index.ts'
 import { cases } from './ops.cases.ts'
 
@@ -71,6 +72,31 @@ function checkGradient(op: Op, tensors: readonly (Tensor | null)[], attrs: unkno
   return worst
 }
 
+describe('fakeQuant', () => {
+  /** dx and ds at x for dy, one scale or one per column. */
+  const gradients = (x: readonly number[], s: readonly number[], dy: readonly number[]): number[][] => {
+    const b = createBuilder()
+    const columns = s.length
+    const shape = [x.length / columns, columns]
+    const [vx, vs] = [b.input('x', { dtype: 'float64', shape }), b.input('s', { dtype: 'float64', shape: columns > 1 ? [columns] : [] })]
+    const y = b.emit(fakeQuant, [vx, vs], { lo: 0, hi: 1, axis: columns > 1 ? 1 : null, fused: false })
+    const grads = differentiate(b, [{ y, dy: b.constant(tensorOf('float64', shape, dy), 'dy') }], [vx, vs])
+    const results = evaluate(b.build('qdq', grads), [tensorOf('float64', shape, x), tensorOf('float64', vs.shape as number[], s)])
+    return results.map((t) => Array.from(numbersOf(t) as Float64Array, (v) => Number(v.toFixed(9))))
+  }
+  it('passes gradients straight inside the grid and none outside; scales learn Σ dy·(r − [inside]·x/s) (LSQ, eq. 3)', () => {
+    // x/s = 0.52, 1.8 and −0.8 on the grid 0 … 1: steps 1, 1 and 0, of which only the first lies inside.
+    assert.deepEqual(gradients([0.26, 0.9, -0.4], [0.5], [1, 2, 3]), [[1, 0, 0], [1 * (1 - 0.52) + 2 * 1]])
+    assert.deepEqual(
+      gradients([0.26, 0.9, -0.4, 3], [0.5, 1], [1, 2, 3, 5]),
+      [
+        [1, 2, 0, 0],
+        [1 * (1 - 0.52), 2 * (1 - 0.9) + 5],
+      ].map((row) => row.map((v) => Number(v.toFixed(9)))),
+    )
+  })
+})
+
 describe('op records', () => {
   it('every op has cases', () => {
     const missing = ops.filter((o) => !cases.some((c) => c.op === o) && o.name !== 'foreign').map((o) => o.name)
@@ -103,7 +129,7 @@ describe('op records', () => {
         types.forEach((t, i) => assert.deepEqual(t.shape, ['N', ...known[i]!.shape!.slice(1)]))
       })
     if (c.op.grad)
-      it(`${c.op.name} ${c.note ?? ''} has the gradient of central differences`, () => {
+      it(`${c.op.name} ${c.note ?? ''} has ${c.straightThrough ? 'a gradient for every element' : 'the gradient of central differences'}`, () => {
         const worst = checkGradient(c.op, tensors, c.attrs, c.straightThrough ?? false)
         assert.ok(worst < 1e-5, `relative error ${worst}`)
       })
