@@ -228,7 +228,7 @@ export const split: Op<{ axis: number; sizes: readonly number[] }> = {
     ),
   ],
   lipschitz: 1,
-  // Several results: taken apart into slices by the lowering pass before any of them is lowered.
+  // Several results: `simplify` takes it apart into slices.
   lower: null,
   quant: 'shared',
 }

@@ -7,13 +7,15 @@ import { convTranspose } from '../ops/conv.ts'
 import { leakyRelu, relu } from '../ops/elementwise.ts'
 import { identity } from '../ops/foreign.ts'
 import { averagePool, globalAveragePool, globalMaxPool, maxPool } from '../ops/pool.ts'
-import { shapeOf } from '../ops/shapes.ts'
+import { axisOf, product, shapeOf } from '../ops/shapes.ts'
 import { slices } from '../quant/weights.ts'
 import { scaleAlong } from './foldAffine.ts'
 import type { Pass } from './pass.ts'
 
+/** Pools keep channels apart that are second. */
+const pools: ReadonlySet<Op> = new Set<Op>([maxPool, averagePool, globalAveragePool, globalMaxPool])
 /** Positively homogeneous ops that keep channels apart and in place. */
-const channelWise: ReadonlySet<Op> = new Set<Op>([identity, relu, leakyRelu, maxPool, averagePool, globalAveragePool, globalMaxPool])
+const channelWise: ReadonlySet<Op> = new Set<Op>([identity, relu, leakyRelu, ...pools])
 
 /** Sweeps over all pairs; each pair is solved exactly, a chain of them converges geometrically. */
 const SWEEPS = 20
@@ -104,6 +106,8 @@ function pairsOf(graph: Graph<'float'>): Pair[] {
     if (!movable(first)) continue
     const channels = first.inputs[1]!.data!.shape[0]!
     let v: Value = first.outputs[0]!
+    // Where the channels are: last behind a dense layer, second behind a convolution.
+    const axis = axisOf(first.op.weights!(first.attrs).outAxis, shapeOf(v).length)
     let block = 1
     for (;;) {
       const readers = uses.consumers(v)
@@ -112,16 +116,18 @@ function pairsOf(graph: Graph<'float'>): Pair[] {
       if (next.op.weights) {
         const depthwise = (next.attrs.group ?? 1) > 1
         const wanted = next.inputs[1] && isConstant(next.inputs[1]) ? next.inputs[1].data.shape[depthwise ? 0 : 1]! : -1
-        if (movable(next) && wanted === channels * block) pairs.push({ first, second: next, block })
+        const there = axisOf(next.op.weights(next.attrs).inAxis, shapeOf(v).length) === axis
+        if (movable(next) && there && wanted === channels * block) pairs.push({ first, second: next, block })
         break
       }
       // A flattening reshape spreads a channel over its area.
       const [from, to] = [shapeOf(v), shapeOf(next.outputs[0])]
       if (next.op === reshape) {
-        const flat = from.length >= 2 && to.length === 2 && from[1] === channels && typeof to[1] === 'number' && to[1] % channels === 0
+        const all = product(from.slice(1))
+        const flat = axis === 1 && from.length >= 2 && to.length === 2 && typeof all === 'number' && to[1] === all
         if (!flat) break
-        block = (to[1] as number) / channels
-      } else if (!channelWise.has(next.op)) break
+        block = all / channels
+      } else if (!channelWise.has(next.op) || (axis !== 1 && pools.has(next.op))) break
       v = next.outputs[0]!
     }
   }

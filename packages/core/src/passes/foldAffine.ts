@@ -201,7 +201,8 @@ function absorbFactor(
 /** A per-channel affine map that nothing could take in: as a depthwise 1×1 convolution it has an integer form. */
 function alone(b: Builder, node: Node, inputs: readonly (Value | null)[]): readonly Value[] | null {
   const x = inputs.find((v) => v !== null && !isConstant(v))
-  if (!x || !isFloat(x.dtype) || x.shape === null) return null
+  // A constant with a grid of its own keeps it.
+  if (!x || !isFloat(x.dtype) || x.shape === null || inputs.some((v) => v?.quant)) return null
   const rank = x.shape.length
   const C = x.shape[1]
   if (rank < 3 || rank > 5 || typeof C !== 'number' || C === 1) return null

@@ -73,7 +73,7 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   for (const n of graph.nodes) if (integer.has(n) && shares(n)) for (const v of [...data(n), ...n.outputs.slice(1)]) join(v, n.outputs[0]!)
 
   // A clamp right behind an integer op (or a conversion) needs no op of its own.
-  const candidates = absorbedClamps(graph, integer)
+  const candidates = absorbedClamps(graph, integer, rules)
   const quantized = new Set<Value>()
   for (const n of graph.nodes) {
     if (!integer.has(n)) continue
@@ -82,7 +82,6 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   }
   if (spec.integerIO) for (const v of [...graph.inputs, ...graph.outputs]) if (isFloat(v.dtype)) quantized.add(v)
 
-  const order = new Map(graph.nodes.map((n, i) => [n, i]))
   const groups = new Map<Value, Value[]>()
   for (const v of quantized) {
     const r = root(v)
@@ -93,17 +92,19 @@ export function planQuantization(graph: Graph<'float'>, spec: QuantSpec, ranges:
   for (const members of groups.values()) {
     const bits = bitsOf(members, uses, spec, edges, integer, shares)
     const seen = members.map((v) => rangeOf(ranges, v))
-    // The last value of a chain has seen everything that passes through it; a mean has not, and what it averaged needs the wider grid.
+    // What is only moved on inside the group need not fit; of all that is read elsewhere, the widest must. A mean narrows what it averages, which
+    // needs its grid all the same.
     const averaged = members.some((v) => rules.tied(uses.producer(v) ?? NOBODY))
-    const reach = (v: Value): number =>
-      averaged ? Math.max(-rangeOf(ranges, v).min, rangeOf(ranges, v).max) : (order.get(uses.producer(v)!) ?? -1)
-    const last = members.reduce((a, v) => (reach(v) >= reach(a) ? v : a))
+    const moves = (n: Node): boolean => integer.has(n) && shares(n)
+    const read = members.filter((v) => averaged || uses.isOutput(v) || uses.consumers(v).length === 0 || !uses.consumers(v).every(moves))
+    const reach = (v: Value): number => Math.max(-rangeOf(ranges, v).min, rangeOf(ranges, v).max)
+    const widest = read.reduce((a, v) => (reach(v) >= reach(a) ? v : a))
     const grid = activationGrid(
       bits,
       seen.some((r) => r.min < 0),
       spec.scheme.signedContainers,
     )
-    const range = rangeOf(ranges, last)
+    const range = rangeOf(ranges, widest)
     // The largest scores decide: a clip that lowers the mean error would make them equal.
     const observer = members.some((v) => uses.isOutput(v)) ? 'minmax' : spec.observer
     const fixed = members.flatMap((v) => rules.fixedGrid(uses.producer(v) ?? NOBODY) ?? [])[0]
@@ -211,14 +212,16 @@ function rangeOf(ranges: Ranges, v: Value): Range {
 }
 
 /** Outputs of integer ops whose only use is a clamp: the clamp's grid is theirs. */
-function absorbedClamps(graph: Graph, integer: ReadonlySet<Node>): ReadonlySet<Value> {
+function absorbedClamps(graph: Graph, integer: ReadonlySet<Node>, rules: KernelRules): ReadonlySet<Value> {
   const uses = usesOf(graph)
   const absorbed = new Set<Value>()
   for (const n of graph.nodes) {
     const x = n.inputs[0]
     if (!integer.has(n) || !x || !n.op.clamp?.(n.inputs, n.attrs)) continue
     const maker = uses.producer(x)
-    if (maker && integer.has(maker) && maker.op.quant === 'own' && uses.consumers(x).length === 1 && !uses.isOutput(x)) absorbed.add(x)
+    // Results whose grid the kernel decides keep it.
+    const own = maker && integer.has(maker) && maker.op.quant === 'own' && !rules.tied(maker) && !rules.fixedGrid(maker)
+    if (own && uses.consumers(x).length === 1 && !uses.isOutput(x)) absorbed.add(x)
   }
   return absorbed
 }

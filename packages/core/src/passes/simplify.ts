@@ -8,7 +8,7 @@ import { add, sub } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { reduceMean } from '../ops/reduce.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
-import { transpose } from '../ops/structure.ts'
+import { slice, split, transpose } from '../ops/structure.ts'
 import type { Pass } from './pass.ts'
 
 /** Shapes equal size by size, unknown ones excepted. */
@@ -17,7 +17,7 @@ const sameShape = (x: Value, y: Value): boolean =>
 
 /**
  * Rewrites that make later passes see more: transposes cancel or merge, reshapes of reshapes merge and idle ones vanish, a mean over all
- * spatial axes becomes a global pool, a product with a constant matrix a dense layer, subtraction of a constant becomes addition.
+ * spatial axes becomes a global pool, a split the slices that integer kernels have, a product with a constant matrix a dense layer, subtraction of a constant becomes addition.
  */
 export const simplify: Pass<'float'> = {
   name: 'simplify',
@@ -82,7 +82,22 @@ export const simplify: Pass<'float'> = {
           c.shape,
           Float64Array.from(numbersOf(c) as Float32Array, (v) => -v),
         )
-        return b.add(add, [inputs[0]!, b.constant(negative, inputs[1].name)], {}, { name: node.name, outputs: [node.outputs[0]!.name] })
+        const { quant } = inputs[1]
+        const grid = quant && { ...quant, lo: -quant.hi, hi: -quant.lo }
+        return b.add(
+          add,
+          [inputs[0]!, b.constant(negative, inputs[1].name, grid)],
+          {},
+          { name: node.name, outputs: [node.outputs[0]!.name] },
+        )
+      }
+      if (node.op === split) {
+        let from = 0
+        return (node.attrs.sizes as readonly number[]).map((size, i) => {
+          const [start, end] = [from, (from += size)]
+          const attrs = { axes: [axisOf(node.attrs.axis, shapeOf(x!).length)], starts: [start], ends: [end], steps: [1] }
+          return b.emit(slice, [x!], attrs, { name: node.name, outputs: [node.outputs[i]!.name] })
+        })
       }
       return null
     })

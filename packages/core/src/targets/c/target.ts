@@ -250,6 +250,8 @@ function emit(graph: Graph<'integer'>, stem: string, metadata: Readonly<Record<s
     calls.push(`    ${name}(${[...given, pointer(n.outputs[0]!)].join(', ')});`)
   }
 
+  if (new Set([...graph.inputs, ...graph.outputs]).size < graph.inputs.length + graph.outputs.length)
+    throw errors.unsupportedTarget('one value is two outputs, or an output is an input', null, 'C writes every result once')
   const guard = `${prefix.toUpperCase()}_H`
   const signature = `void ${prefix}_run(${[
     ...graph.inputs.map((v) => `const ${place(v).type} *${argument(graph.inputs, v, 'input')}`),

@@ -1,0 +1,214 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import * as core from '@dqc/core'
+import {
+  calibrate,
+  createBuilder,
+  createRandom,
+  evaluate,
+  type Graph,
+  insertQuantizers,
+  isFloat,
+  lower,
+  numbersOf,
+  planQuantization,
+  quantizeValue,
+  referenceEngine,
+  sizeOf,
+  type Tensor,
+  tensorOf,
+} from '@dqc/core'
+import { ortTarget } from '@dqc/onnx'
+import { tfliteTarget } from '@dqc/tflite'
+import { type Case, cases } from '../../packages/core/src/ops/ops.cases.ts'
+
+const spec = {
+  weightBits: 8,
+  actBits: 8,
+  edgeBits: 8,
+  sumBits: 8,
+  observer: 'minmax',
+  exclude: () => false,
+  integerIO: true,
+  scheme: core.freeScheme,
+} as const
+
+const ort = ortTarget({ format: 'qoperator', packedWeights: false, fixedPoint: false, version: 'test' })
+const litert = tfliteTarget({ integerIO: false, container: 'int8', packedWeights: false, keepContainers: false, version: 'test' })
+
+/** What calibration on one batch sees. */
+const rangesOf = (graph: Graph<'float'>, batch: readonly Tensor[]): ReturnType<typeof calibrate> =>
+  calibrate(
+    referenceEngine,
+    graph,
+    (async function* () {
+      yield batch
+    })(),
+  )
+
+/** One op between its inputs and its result; what it multiplies or adds per channel, and what is no real number, is constant. */
+function alone(c: Case): { graph: Graph<'float'>; fed: Tensor[] } {
+  const b = createBuilder()
+  const random = createRandom(12)
+  const info = c.op.weights?.(c.attrs)
+  const [lo, hi] = c.range ?? [-2, 2]
+  const fed: Tensor[] = []
+  const inputs = c.inputs.map((s, i) => {
+    if (s === null) return null
+    const t =
+      'data' in s
+        ? isFloat(s.dtype)
+          ? tensorOf('float32', s.shape, numbersOf(s))
+          : s
+        : tensorOf(
+            'float32',
+            s,
+            Float32Array.from({ length: sizeOf(s) }, () => lo + random.uniform() * (hi - lo)),
+          )
+    if (!isFloat(t.dtype) || i === info?.weight || i === info?.bias) return b.constant(t, `c${i}`)
+    fed.push(t)
+    return b.input(`x${i}`, { dtype: 'float32', shape: t.shape })
+  })
+  const outs = b.add(c.op, inputs, c.attrs, { outputs: ['y'] })
+  return { graph: b.build('float', outs.slice(0, 1)), fed }
+}
+
+describe('integer forms mean what the quantized graph means, within a step', () => {
+  for (const [name, { rules }, most] of [
+    ['ONNX Runtime', ort, 30],
+    ['LiteRT', litert, 22],
+  ] as const) {
+    const lowered = new Set<string>()
+    for (const c of cases) {
+      if (!c.op.lower || !c.op.levels.includes('float') || c.op === core.fakeQuant) continue
+      it(`${name}: ${c.op.name} ${c.note ?? ''}`, async () => {
+        const { graph, fed } = alone(c)
+        const ranges = await rangesOf(graph, fed)
+        const plan = planQuantization(graph, spec, ranges, rules)
+        const grid = plan.grids.get('y')
+        if (!plan.integer.has('y') || !grid) return
+        const { graph: qdq } = insertQuantizers(graph, plan)
+        const integer = lower(qdq, rules, true)
+        const steps = fed.map((t, i) => {
+          const q = integer.inputs[i]!.quant
+          return q
+            ? tensorOf(
+                'int32',
+                t.shape,
+                Array.from(numbersOf(t) as Float32Array, (v) => quantizeValue(v, q.scale[0]!, q.lo, q.hi)),
+              )
+            : t
+        })
+        const out = integer.outputs[0]!.quant
+        if (!out || !integer.inputs.every((v) => v.quant)) return
+        lowered.add(c.op.name)
+        const want = numbersOf(evaluate(qdq, fed)[0]!) as Float32Array
+        const have = Array.from(numbersOf(evaluate(integer, steps)[0]!) as Int32Array, (q) => q * out.scale[0]!)
+        want!.forEach((v, i) =>
+          assert.ok(Math.abs(v - have![i]!) <= 1.001 * grid.scale[0]!, `${have[i]} for ${v}, in steps of ${grid.scale[0]}`),
+        )
+      })
+    }
+    it(`${name}: ${most} ops or more have one`, () => assert.ok(lowered.size >= most, [...lowered].join()))
+  }
+})
+
+describe('grids that several values share', () => {
+  const image = (scale: number): Tensor =>
+    tensorOf(
+      'float32',
+      [2, 4, 4, 4],
+      Float32Array.from({ length: 128 }, (_, i) => scale * Math.sin(i)),
+    )
+  const convolution = (b: core.Builder, x: core.Value, name: string): core.Value => {
+    const random = createRandom(5)
+    const c = x.shape![1] as number
+    const w = tensorOf(
+      'float32',
+      [4, c, 1, 1],
+      Float32Array.from({ length: 4 * c }, () => random.normal()),
+    )
+    const attrs = { strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1], group: 1 }
+    return b.emit(core.conv, [x, b.constant(w, `${name}.w`), null], attrs, { outputs: [name] })
+  }
+  const reach = (q: core.QuantParams): number => q.scale[0]! * Math.max(-q.lo, q.hi)
+
+  it('reach as far as the widest of those that are read elsewhere, in whatever order they are made', async () => {
+    for (const order of [1, -1]) {
+      const b = createBuilder()
+      const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+      const h = convolution(b, x, 'h')
+      // Channels 0 and 1 are made small, 2 and 3 are not.
+      const sized = b.emit(core.mul, [h, b.constant(tensorOf('float32', [4, 1, 1], [0.01, 0.01, 1, 1]))], {}, { outputs: ['sized'] })
+      const part = (from: number): core.Value =>
+        b.emit(core.slice, [sized], { axes: [1], starts: [from], ends: [from + 2], steps: [1] }, { outputs: [`part${from}`] })
+      const parts = (order > 0 ? [0, 2] : [2, 0]).map(part)
+      const y = b.emit(core.add, [convolution(b, parts[0]!, 'a'), convolution(b, parts[1]!, 'b')], {}, { outputs: ['y'] })
+      const graph = b.build('float', [y])
+      const ranges = await rangesOf(graph, [image(1)])
+      const { grids } = planQuantization(graph, spec, ranges, ort.rules)
+      const top = Math.max(-ranges.get('part2')!.min, ranges.get('part2')!.max)
+      for (const name of ['part0', 'part2'])
+        assert.ok(reach(grids.get(name)!) > 0.98 * top, `${name} reaches ${reach(grids.get(name)!)} of ${top}`)
+    }
+  })
+
+  it('a clamp does not take the grid from a kernel that decides it', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const window = { kernel: [2, 2], strides: [2, 2], pads: [0, 0, 0, 0], dilations: [1, 1], ceil: false, countIncludePad: false }
+    const pooled = b.emit(core.averagePool, [convolution(b, x, 'h')], window, { outputs: ['pooled'] })
+    const y = b.emit(core.relu, [pooled], {}, { outputs: ['clamped'] })
+    const graph = b.build('float', [convolution(b, y, 'y')])
+    const plan = planQuantization(graph, spec, await rangesOf(graph, [image(1)]), litert.rules)
+    assert.ok(!plan.absorbed.has('pooled'))
+    assert.equal(plan.grids.get('pooled'), plan.grids.get('h'))
+    const integer = lower(insertQuantizers(graph, plan).graph, litert.rules, true)
+    assert.ok(!integer.nodes.some((n) => n.op === core.averagePool))
+  })
+
+  it('a split is slices, which have an integer form', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const [p, q] = b.add(core.split, [x], { axis: 1, sizes: [1, 3] })
+    const graph = b.build('float', [b.emit(core.concat, [q!, p!], { axis: 1 })])
+    const prepared = core.prepare(graph)
+    assert.deepEqual(
+      prepared.nodes.map((n) => n.op.name),
+      ['slice', 'slice', 'concat'],
+    )
+    assert.deepEqual(evaluate(prepared, [image(1)])[0], evaluate(graph, [image(1)])[0])
+  })
+})
+
+describe('equalization', () => {
+  const uneven = (shape: readonly number[]): Tensor =>
+    tensorOf(
+      'float32',
+      shape,
+      Float32Array.from({ length: sizeOf(shape) }, (_, i) => Math.sin(i) * 10 ** ((i * shape[0]!) / sizeOf(shape) - shape[0]! / 2)),
+    )
+  const build = (flatten: readonly number[], units: number): Graph<'float'> => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: [1, 2, 4, 4] })
+    const attrs = { strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1], group: 1 }
+    const h = b.emit(core.relu, [b.emit(core.conv, [x, b.constant(uneven([4, 2, 1, 1]), 'w'), b.constant(uneven([4]), 'b')], attrs)], {})
+    const flat = b.emit(core.reshape, [h], { shape: flatten })
+    return b.build('float', [b.emit(core.dense, [flat, b.constant(uneven([3, units]), 'd'), null], {})])
+  }
+  const input = uneven([1, 2, 4, 4])
+  const outputs = (g: Graph): Float32Array => numbersOf(evaluate(g, [input])[0]!) as Float32Array
+
+  it('evens what a layer and the dense one behind its flattened image make of a channel, and keeps the function', () => {
+    const graph = build([0, -1], 64)
+    const even = core.equalize.run(graph)
+    assert.notDeepEqual(even.nodes[0]!.inputs[1]!.data, graph.nodes[0]!.inputs[1]!.data)
+    const [p, q] = [outputs(graph), outputs(even)]
+    p.forEach((v, i) => assert.ok(Math.abs(v - q[i]!) <= 1e-4 * Math.abs(v), `${q[i]} for ${v}`))
+  })
+  it('leaves reshapes alone that are no flattening', () => {
+    // Rows of the image as samples: what follows a channel's values is no block of a sample.
+    const graph = build([4, 16], 16)
+    assert.deepEqual(core.equalize.run(graph).nodes[0]!.inputs[1]!.data, graph.nodes[0]!.inputs[1]!.data)
+  })
+})
