@@ -24,7 +24,8 @@ for (const name of ['core', 'onnx', 'tflite', 'cli']) {
       },
     }),
   )
-  const { status } = spawnSync('tsc', ['-p', config], { stdio: 'inherit' })
+  const { status, error } = spawnSync('tsc', ['-p', config], { stdio: 'inherit' })
   rmSync(config)
+  if (error) console.error(`tsc does not start (${error.message}): run this as pnpm build`)
   if (status !== 0) process.exit(status ?? 1)
 }

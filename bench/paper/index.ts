@@ -8,7 +8,7 @@
  * Every network and every measurement is kept under the output's work folder and not made again: interrupt it at will.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type ConvertOptions, convert, type Report } from 'dqc'
 import { buildResNet } from '../../examples/cifar10/resnet.ts'
@@ -32,7 +32,8 @@ if (!flags.data) {
 }
 const data = resolve(flags.data)
 const [depth, epochs, steps, samples] = [Number(flags.depth), Number(flags.epochs), Number(flags.finetune), Number(flags.samples)]
-const work = resolve(flags.work)
+// Results of other flags or data are other results.
+const work = join(resolve(flags.work), [basename(data), depth, epochs, steps, samples, flags.square].join('-'))
 const out = resolve(flags.out)
 mkdirSync(work, { recursive: true })
 mkdirSync(out, { recursive: true })
@@ -83,7 +84,8 @@ async function once<T>(name: string, make: () => Promise<T>): Promise<T> {
 }
 
 const attacks: Partial<ConvertOptions> = {
-  attacks: ['fgsm', 'rfgsm', 'pgd'],
+  attacks: ['fgsm', 'rfgsm', 'pgd', 'square'],
+  queries: Number(flags.square),
   eps: RADII,
   steps: 20,
   restarts: 2,
@@ -92,14 +94,15 @@ const attacks: Partial<ConvertOptions> = {
 }
 
 /** Trains a float network; an interrupted training is resumed from its checkpoint. */
-async function base(b: Base): Promise<{ path: string; report: Report }> {
+async function base(b: Base): Promise<string> {
   const folder = join(work, b.name)
   mkdirSync(folder, { recursive: true })
   const source = join(folder, `resnet${depth}.onnx`)
   if (!existsSync(source)) writeFileSync(source, buildResNet(depth))
-  const report = await once(b.name, async () => {
+  await once(b.name, async () => {
     const { reports } = await convert(source, {
-      ...attacks,
+      attacks: [],
+      samples,
       data,
       dequantize: true,
       reinit: true,
@@ -116,24 +119,25 @@ async function base(b: Base): Promise<{ path: string; report: Report }> {
     })
     return reports[0]!
   })
-  return { path: join(folder, readdirSync(folder).find((f) => f.endsWith('.finetuned.onnx'))!), report }
+  return join(folder, readdirSync(folder).find((f) => f.endsWith('.finetuned.onnx'))!)
 }
 
-/** Quantizes a trained network's activations to k bits: vanilla (no penalty) or defensive. Weights have 8 bits, as activations are what the paper varies. */
-async function quantized(b: Base, path: string, bits: number): Promise<Report> {
-  const name = `${b.name}.a${bits}`
+/**
+ * Trains a network further: in real numbers (bits null), or with its activations quantized to k bits, vanilla (no penalty) or defensive. Weights
+ * have 8 bits then, as activations are what the paper varies. Where there are adversaries, quantization takes a stage in real numbers first:
+ * networks that stay float are trained for as many steps as both.
+ */
+async function further(b: Base, path: string, bits: number | null): Promise<Report> {
+  const name = bits === null ? `${b.name}.float` : `${b.name}.a${bits}`
   return once(name, async () => {
     const { reports } = await convert(path, {
       ...attacks,
       data,
-      bits,
-      weightBits: 8,
-      finetune: steps,
+      ...(bits === null ? { dequantize: true, finetune: b.robust ? 2 * steps : steps } : { bits, weightBits: 8, finetune: steps }),
       batch: BATCH,
       augment: 'flip+shift',
       lipschitzBeta: b.beta,
       robust: b.robust ? 8 / 255 : 0,
-      ...(bits === CLOSE_UP ? { attacks: [...attacks.attacks!, 'square'], queries: Number(flags.square) } : {}),
       resume: true,
       out: join(work, name),
       onProgress: progress(name),
@@ -173,9 +177,7 @@ const table = (first: string, lines: readonly Row[]): string =>
     `|---|---|${columns.map(() => '---|').join('')}---|`,
     ...lines.map(({ label, bits, report }) => {
       const values = cells(report.after)
-      // Networks that were just trained were random before: images found on those say nothing.
-      const shown = columns.map(([k]) => (bits === null && k.includes('transfer') ? '' : percent(values.get(k))))
-      return `| ${label} | ${bits ?? 'float'} | ${shown.join(' | ')} | ${product(report).toExponential(1)} |`
+      return `| ${label} | ${bits ?? 'float'} | ${columns.map(([k]) => percent(values.get(k))).join(' | ')} | ${product(report).toExponential(1)} |`
     }),
   ].join('\n')
 
@@ -230,7 +232,7 @@ function publish(rows: readonly Row[], penalties: readonly Row[]): string {
       name: b.name,
       points: rows
         .filter((r) => r.label === b.name)
-        .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * (cells(r.report.after).get(attack) ?? 0) })),
+        .map((r) => ({ x: r.bits === null ? 'float' : String(r.bits), y: 100 * cells(r.report.after).get(attack)! })),
     }))
     const name = attack.replace(/[^a-z0-9]+/g, '-')
     writeFileSync(join(out, `paper-${name}.svg`), lineChart(title, 'activation bits', 'accuracy, %', ordered, series))
@@ -249,7 +251,10 @@ function publish(rows: readonly Row[], penalties: readonly Row[]): string {
           name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
           group: label,
           dashed: side === 'before',
-          points: report.layers.map((l) => ({ x: l.name, y: 100 * (l.perturbation[side] ?? 0) })),
+          points: report.layers.flatMap((l) => {
+            const moved = l.perturbation[side]
+            return moved === null ? [] : [{ x: l.name, y: 100 * moved }]
+          }),
         })),
       ),
     ),
@@ -261,16 +266,15 @@ let text = ''
 const rows: Row[] = []
 const penalties: Row[] = []
 for (const b of BASES) {
-  const { path, report } = await base(b)
-  rows.push({ label: b.name, bits: null, report })
-  for (const bits of BITS) rows.push({ label: b.name, bits, report: await quantized(b, path, bits) })
+  const path = await base(b)
+  for (const bits of [null, ...BITS]) rows.push({ label: b.name, bits, report: await further(b, path, bits) })
   if (b === BASES[0]) {
     penalties.push({ label: '0', bits: CLOSE_UP, report: rows.find((r) => r.bits === CLOSE_UP)!.report })
     for (const beta of BETAS)
       penalties.push({
         label: String(beta),
         bits: CLOSE_UP,
-        report: await quantized({ ...b, name: `${b.name}.beta${beta}`, beta }, path, CLOSE_UP),
+        report: await further({ ...b, name: `${b.name}.beta${beta}`, beta }, path, CLOSE_UP),
       })
   }
   text = publish(rows, penalties)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type ConvertOptions, convert, evaluate, inspect } from 'dqc'
@@ -38,7 +38,7 @@ describe('real classifiers', { skip: needs('models', 'onnx') || needs('data', 'c
     })
   }
 
-  it('the digits of MNIST reach their networks through every odd export', async () => {
+  it('the digits of MNIST reach their networks through every odd export', { skip: needs('data/mnist') }, async () => {
     const mnist = join(SHARED, 'data/mnist')
     const zoo = await evaluate(join(onnx, 'onnx_zoo_mnist.onnx'), { data: mnist, scale: 1, samples: 1000, attacks: [] })
     assert.equal(zoo.measurement.clean, 0.987)
@@ -52,7 +52,10 @@ describe('real classifiers', { skip: needs('models', 'onnx') || needs('data', 'c
       assert.deepEqual(i.foreign, [], f)
       assert.ok(i.macs > 0 && i.nodes.length > 0)
     }
-    for (const f of existsSync(join(SHARED, 'models/qonnx')) ? readdirSync(join(SHARED, 'models/qonnx')) : []) {
+  })
+
+  it('every QONNX model is inspected, quantizers and all', { skip: needs('models/qonnx') }, () => {
+    for (const f of readdirSync(join(SHARED, 'models/qonnx'))) {
       const i = inspect(join(SHARED, 'models/qonnx', f))
       assert.deepEqual(i.foreign, [], f)
       assert.ok(
