@@ -179,7 +179,14 @@ describe('fine-tuning', () => {
     await assert.rejects(convert(digits, { ...quick, bits: 8, lr: 0.1, resume: true }), /--lr, --resume without fine-tuning .*eight bits/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 4, effort: 'max' }), /--effort says how long/)
     await assert.rejects(convert(digits, { ...quick, bits: 4, loss: 'ce', teacher: digits }), /--loss ce follows labels alone/)
-    await assert.rejects(convert(digits, { ...quick, bits: 4, finetune: 4, freeze: ['conv', 'dense'] }), /no layer is left to train/)
+    await assert.rejects(
+      convert(digits, { ...quick, dequantize: true, finetune: 4, freeze: ['conv', 'dense'] }),
+      /no layer is left to train/,
+    )
+    await assert.rejects(
+      convert(digits, { ...quick, bits: 4, finetune: 4, inputRange: [0, 1] }),
+      /--input-range is for runs without --data/,
+    )
     const { data: _, ...rest } = quick
     await assert.rejects(convert(digits, { ...rest, bits: 4, loss: 'ce' }), /needs labelled data/)
   })
@@ -203,6 +210,14 @@ describe('fine-tuning', () => {
     assert.match(r.notes.join(), /diverged.*step 0/)
     const rounded = await one({ bits: 4, finetune: 'off', equalize: 'off' })
     assert.ok(r.after.clean > rounded.after.clean - 0.02, `${r.after.clean} beside ${rounded.after.clean}`)
+  })
+
+  it('with all layers frozen only the scales of quantizers are learned', async () => {
+    const r = await one({ bits: 4, finetune: 4, freeze: ['conv', 'dense'] })
+    assert.deepEqual(
+      r.finetuning.map((f) => f.stage),
+      ['quantized'],
+    )
   })
 
   it('at eight bits only adversaries, or steps, make it train', async () => {

@@ -240,6 +240,17 @@ describe('quantized files go on with their own scales', () => {
         )
       })
 
+  it('a network on narrow grids is quantized anew, bit for bit', { skip: needs('models/qonnx/qkeras_jettagging.onnx') }, async () => {
+    const { reports } = await convert(join(SHARED, 'models/qonnx/qkeras_jettagging.onnx'), {
+      bits: 8,
+      targets: ['tflite', 'qcdq', 'ort'],
+      samples: 50,
+      attacks: [],
+      out: null,
+    })
+    for (const r of reports) assert.equal(r.artifact.mismatches, 0, r.target)
+  })
+
   const models: [string, Partial<ConvertOptions>][] = [
     ['TFC_2W2A.onnx', { data: join(SHARED, 'data/mnist'), samples: 500 }],
     ['qkeras_jettagging.onnx', { samples: 50 }],

@@ -75,7 +75,11 @@ function common(c: Command): Command {
     .option('--std <list>', 'divides what is left, one value or one per channel', numbers)
     .option('--resize <h[xw]>', 'size that image files are scaled to (default: the model’s)', hw)
     .addOption(new Option('--layout <layout>', 'axis order of the input (default: taken from its shape)').choices(['nchw', 'nhwc']))
-    .option('--input-range <lo,hi>', 'range of inputs that are no images, where there is no data', rangeOf)
+    .option(
+      '--input-range <lo,hi>',
+      'range of the inputs that are drawn where there is no data (default: that of a quantized file’s input grid; else bytes for images, 0,1 for others)',
+      rangeOf,
+    )
     .option('--shape <name=dims>', 'sizes of an input whose shape is symbolic; repeatable', shapes)
     .option('--attack <list>', 'fgsm, rfgsm, bim, pgd, square; none (default fgsm,pgd)', list)
     .option('--eps <list>', 'radii in units of the original pixel range (default 2/255)', (s: string) => s.split(',').map(ratio))
@@ -114,7 +118,7 @@ function training(c: Command): Command {
     .option('--convex-sums', 'the penalty counts residual sums as convex combinations')
     .option(
       '--robust [eps]',
-      'train on adversarial samples of this radius (without a value, behind MODEL: 1.7/255; 0: none; default 0.75/255 in real numbers, none for train or without data)',
+      'train on adversarial samples of this radius (1.7/255 without a value, which goes behind MODEL, or MODEL is taken for it; 0: none; default 0.75/255 in real numbers, none for train or without data)',
       ratio,
     )
     .option('--robust-steps <n>', 'steps of those adversaries (default 1: R+FGSM)', number)
@@ -125,7 +129,7 @@ function training(c: Command): Command {
     )
     .option(
       '--lr <x>',
-      'peak learning rate, relative to each tensor (default 0.005 in real numbers and 0.008 through quantizers, 0.01 with --robust or for train, 0.006 without data, 0.002 on 8 bits)',
+      'peak learning rate, relative to each tensor (default 0.005 in real numbers and 0.008 through quantizers; 0.01 with --robust, for train and for networks that are no classifiers; 0.006 without data; 0.002 on 8 bits)',
       number,
     )
     .addOption(new Option('--optimizer <name>', '(default adam)').choices([...optimizerNames]))

@@ -88,7 +88,11 @@ export async function convert(model: string | Uint8Array, options: ConvertOption
   } catch (e) {
     if (!options.signal?.aborted) throw e
     const checkpoint = staging.superseded().find((path) => existsSync(path)) ?? null
-    throw errors.interrupted('interrupted', checkpoint, checkpoint && 'the same command with --resume goes on from here')
+    throw errors.interrupted(
+      'interrupted',
+      checkpoint,
+      checkpoint && 'the same command with --resume goes on from this checkpoint, if it is that run’s',
+    )
   } finally {
     staging.rollback()
     await runtimes.close()

@@ -93,7 +93,7 @@ export interface FinetuneReport {
 
 /** Trains networks for one conversion, with checkpoints. */
 export interface Trainer {
-  /** Whether there are adversaries, against which a network is trained in real numbers before it is quantized. */
+  /** Whether there are adversaries, against which layers are trained in real numbers before they are quantized. */
   readonly adversarial: boolean
   /** Trains a float network, or with a plan the quantized one. A network that was trained before is what the next stage follows. */
   run(
@@ -134,11 +134,10 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const batch = s.trainingBatch
   if (batch < SMALLEST_BATCH && typeof o.finetune !== 'number')
     throw errors.unsupportedModel(`training takes batches of ${batch}`, null, 'a fixed batch, or activations too large for memory')
-  if (c.original.nodes.every((n) => n.op.weights === null || c.frozen(n)))
-    throw errors.unsupportedModel('no layer is left to train', null, 'see --freeze, and `dqc inspect` for the layers')
+  // Quantizers still learn their scales where all layers stay as they are.
+  const still = c.original.nodes.every((n) => n.op.weights === null || c.frozen(n))
+  if (still && o.dequantize) throw errors.usage('no layer is left to train', null, 'see --freeze, and `dqc inspect` for the layers')
   const feed = createFeed(c.original, s.training, o)
-  // What has no derivative is found out before anything is trained.
-  attackStep(c.original, feed.preprocessing, s.objective, 'linf')
   const validationFeed = createFeed(c.original, s.validation, o)
   const validation: Evaluation = {
     samples: s.validation.count,
@@ -164,6 +163,8 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   if (!penalty && (o.lipschitzForm || o.convexSums))
     throw errors.usage('--lipschitz-form and --convex-sums shape the penalty, whose weight is 0', null, 'pass a --lipschitz-beta above 0')
   const adversaries: Adversary | null = radius > 0 ? { epsilon: radius, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
+  // What has no derivative is found out before anything is trained.
+  if (s.objective === 'classify' || adversaries) attackStep(c.original, feed.preprocessing, s.objective, 'linf')
   const steps = stepsFor(o, s)
 
   let saved: Checkpoint = { fingerprint: c.fingerprint, stages: {} }
@@ -192,7 +193,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   }
 
   return {
-    adversarial: adversaries !== null,
+    adversarial: adversaries !== null && !still,
     async run(stage, graph, plan, fixedGrid, powerOfTwo = false) {
       // The default's small radius is learned in real numbers; quantized, the network follows what came of it.
       const adversary =

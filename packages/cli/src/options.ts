@@ -75,8 +75,8 @@ export interface FinetuneOptions {
   /** ce: labels. kd: the original network's scores. Default: both; kd where there are no labels, ce from random weights. */
   readonly loss?: Loss
   /**
-   * Peak learning rate, relative to the rms of each tensor. Default 0.005 in real numbers and 0.008 through quantizers; 0.01 with `robust` or from random
-   * weights, 0.006 without data, 0.002 through eight-bit quantizers.
+   * Peak learning rate, relative to the rms of each tensor. Default 0.005 in real numbers and 0.008 through quantizers; 0.01 with `robust`, from random
+   * weights and for networks that are no classifiers, 0.006 without data, 0.002 through eight-bit quantizers.
    */
   readonly lr?: number
   readonly optimizer?: OptimizerName
@@ -275,7 +275,7 @@ export function checkConvert(o: ConvertOptions): void {
   if (o.float16 && !o.dequantize) throw errors.usage('--float16 goes with --dequantize')
   if (o.pow2Scales && o.keepScales) throw errors.usage('--pow2-scales chooses new scales, --keep-scales keeps the file’s')
   const quantizing = (['weightBits', 'actBits', 'edgeBits', 'observer', 'equalize', 'exclude', 'pow2Scales'] as const).filter(
-    (k) => o[k] !== undefined,
+    (k) => o[k] !== undefined && o[k] !== false,
   )
   if (o.bits === undefined && quantizing.length)
     throw errors.usage(`${quantizing.map(flagOf).join(', ')} ${quantizing.length > 1 ? 'go' : 'goes'} with --bits`)

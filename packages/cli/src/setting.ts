@@ -88,7 +88,8 @@ export function createSetting(
   const values = shape.reduce((p, d) => p * d, 1)
   // Preprocessing says how bytes become inputs; without, a quantized file's own grid does.
   const preprocessed = layout !== null && [o.scale, o.mean, o.std].some((v) => v !== undefined)
-  if (preprocessed && o.inputRange) throw errors.usage('--input-range and --scale, --mean or --std exclude one another')
+  if (o.inputRange && o.data) throw errors.usage('--input-range is for runs without --data')
+  if (o.inputRange && preprocessed) throw errors.usage('--input-range and --scale, --mean or --std exclude one another')
   const range = preprocessed ? null : (o.inputRange ?? inferredRange)
   const calibrated = o.calibSamples ?? Math.min(calibCount, made(values))
   const evaluated = o.samples ?? Math.min(cleanCount, made(values))
@@ -119,8 +120,10 @@ export function createSetting(
   const layers = graph.nodes.filter((n) => n.op.weights !== null).length
   const tuning = Math.min(calibrated, affordable(BUDGET.tuning, 2 * macs * correctionPasses(layers), TUNING.most, TUNING.least))
   if (objective === 'classify')
-    for (const source of split ? [split.calibration, split.evaluation] : [])
+    for (const source of split ? [split.calibration, split.evaluation] : []) {
+      if (source.otherLabels) throw source.otherLabels
       if (source.labels) checkLabels(source.labels, graph, source.description)
+    }
   const pool = split ? held(split.calibration, random) : null
   const drawnFor = (purpose: 'training' | 'validation'): Source =>
     syntheticSource(

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { errors } from '@dqc/core'
+import { CompileError, errors } from '@dqc/core'
 import { unzipSync } from 'fflate'
 import { BYTE, type Source } from './source.ts'
 
@@ -70,7 +70,7 @@ function source(data: Array, labels: Array | null, description: string, where: s
   return {
     description,
     count,
-    labels: labels && classNumbers(labels, count, where),
+    ...labelsOf(labels, count, where),
     classes: null,
     shape,
     isImage: false,
@@ -80,10 +80,20 @@ function source(data: Array, labels: Array | null, description: string, where: s
   }
 }
 
-/** Labels as class numbers: [N], [N, 1], or one-hot [N, classes]. */
+/** Class numbers, or why labels are none. */
+function labelsOf(labels: Array | null, count: number, where: string): Pick<Source, 'labels' | 'otherLabels'> {
+  if (labels && labels.shape[0] !== count) throw errors.badData(`${labels.shape[0]} labels for ${count} items`, where)
+  try {
+    return { labels: labels && classNumbers(labels, count, where) }
+  } catch (e) {
+    if (!(e instanceof CompileError)) throw e
+    return { labels: null, otherLabels: e }
+  }
+}
+
+/** Labels as class numbers: [N], [N, 1], or one-hot [N, classes]. Throws CompileError for all others. */
 function classNumbers(labels: Array, count: number, where: string): Int32Array {
-  const [n, ...rest] = labels.shape
-  if (n !== count) throw errors.badData(`${n} labels for ${count} items`, where)
+  const [, ...rest] = labels.shape
   const classes = rest.reduce((p, d) => p * d, 1)
   if (rest.length > 1) throw errors.badData(`labels of shape [${labels.shape}]`, where, 'class numbers [N], or one-hot [N, classes]')
   return Int32Array.from({ length: count }, (_, i) => {

@@ -180,9 +180,15 @@ describe('data sources', () => {
       writeFileSync(join(path, place, '0.png'), picture)
     }
     const split = () => splitSources(openData(path), null, true, createRandom(0))
-    assert.throws(split, /classes of .*train.* are not those of .*test.*: bee/)
+    assert.throws(split, /test.* lacks classes of .*train.*: bee/)
     mkdirSync(join(path, 'test/bee'))
     assert.deepEqual([...split().evaluation.labels!], [0, 2])
+    // What only calibrates may be sorted as it likes: its labels are left out.
+    mkdirSync(join(path, 'some/pictures'), { recursive: true })
+    writeFileSync(join(path, 'some/pictures/0.png'), picture)
+    const { calibration, evaluation } = splitSources(openData(join(path, 'some')), openData(join(path, 'test')), true, createRandom(0))
+    assert.deepEqual([calibration.labels, [...evaluation.labels!]], [null, [0, 2]])
+    assert.match(calibration.description, /other classes/)
   })
 
   it('arrays: from files, folders and archives', async () => {
@@ -204,7 +210,10 @@ describe('data sources', () => {
     const x = npy('|u1', [2, 3], new Uint8Array(6))
     const labels = (y: Uint8Array): Int32Array => {
       writeFileSync(path, zipSync({ 'x.npy': x, 'y.npy': y }))
-      return openData(path).all!.labels!
+      const { all } = openData(path)
+      // Targets of other networks than classifiers are no fault of the data.
+      if (all!.otherLabels) throw all!.otherLabels
+      return all!.labels!
     }
     assert.deepEqual([...labels(npy('|u1', [2, 1], Uint8Array.of(4, 2)))], [4, 2])
     assert.deepEqual([...labels(npy('<f4', [2, 3], new Uint8Array(Float32Array.of(0, 0, 1, 0, 1, 0).buffer)))], [2, 1])

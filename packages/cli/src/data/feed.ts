@@ -26,7 +26,7 @@ export interface FeedOptions {
   readonly resize?: readonly [number, number]
   /** Default: taken from the model's input. */
   readonly layout?: Layout
-  /** Range of the values of an input that is no image, for runs without data. Default: what a quantized file says of it, or [0, 1]. */
+  /** Range of the inputs that are drawn without data. Default: what a quantized file says of it; else bytes for images, [0, 1] for others. */
   readonly inputRange?: readonly [number, number]
 }
 
@@ -248,16 +248,17 @@ const HELD_OUT = 0.5
 export function splitSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {
   const split = chooseSources(main, evaluation, calibrates, random)
   const [a, b] = [split.calibration.classes, split.evaluation.classes]
-  if (a && b && String(a) !== String(b))
+  if (!a || !b || String(a) === String(b)) return split
+  const missing = a.filter((c) => !b.includes(c))
+  if (missing.length === a.length - b.length)
     throw errors.badData(
-      `the classes of ${split.calibration.description} are not those of ${split.evaluation.description}: ${[
-        ...a.filter((c) => !b.includes(c)),
-        ...b.filter((c) => !a.includes(c)),
-      ].join(', ')}`,
+      `${split.evaluation.description} lacks classes of ${split.calibration.description}: ${missing.join(', ')}`,
       null,
-      'classes are numbered by the names of their folders: a class without images needs an empty one',
+      'classes are numbered by the names of their folders: one without images needs an empty folder',
     )
-  return split
+  // Numbered otherwise: good to calibrate on, and to learn from without labels.
+  const { description } = split.calibration
+  return { ...split, calibration: { ...split.calibration, labels: null, classes: null, description: `${description}, other classes` } }
 }
 
 function chooseSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {

@@ -1,4 +1,4 @@
-import { errors } from '@dqc/core'
+import { type CompileError, errors } from '@dqc/core'
 
 /** Items of one kind: images as [C, H, W], or arrays of any shape. Values are as stored; bytes are 0 … 255. */
 export interface Source {
@@ -6,6 +6,8 @@ export interface Source {
   readonly count: number
   /** Class numbers, or null. */
   readonly labels: Int32Array | null
+  /** Why there are no class numbers although there are labels: targets of other networks than classifiers. */
+  readonly otherLabels?: CompileError
   /** Names of the classes, where the source has them. */
   readonly classes: readonly string[] | null
   /** [C, H, W] of every image; null where images differ in size (files). Arrays: the shape of one item. */

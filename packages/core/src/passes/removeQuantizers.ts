@@ -29,13 +29,14 @@ export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
         if (!narrow && lo !== 0) return [x!]
         throw errors.unsupportedModel(`${node.outputs[0]!.name} is clamped to another range in every channel`)
       }
+      // Where nothing can fall below zero there was no clamp to restore; behind a clamp, only what narrows it.
+      const maker = b.producer(x!)
+      const clamps = maker?.op.clamp != null
+      if (maker && maker.op.weights === null && !SIGNED.has(maker.op) && !(clamps && narrow)) return [x!]
       const name = { outputs: [node.outputs[0]!.name] }
       // RELU6 on eight bits: the last step lies on 6 up to half a step.
       const six = lo === 0 && Math.abs(hi * step - 6) < step / 2
       if (narrow || six) return b.add(clip, [x!], { min: lo * step, max: six ? 6 : hi * step }, name)
-      // Where nothing can fall below zero there was no clamp to restore.
-      const maker = b.producer(x!)
-      if (maker && maker.op.weights === null && !SIGNED.has(maker.op)) return [x!]
       return lo === 0 ? b.add(relu, [x!], {}, name) : [x!]
     },
     'float',

@@ -4,11 +4,11 @@ import { rewrite } from '../ir/rewrite.ts'
 import { numbersOf, tensorOf } from '../ir/tensor.ts'
 import { reshape, reshapeTarget } from '../ops/broadcasting.ts'
 import { dense, matmul } from '../ops/conv.ts'
-import { add, sub } from '../ops/elementwise.ts'
+import { add, clip, sub } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { reduceMean } from '../ops/reduce.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
-import { slice, split, transpose } from '../ops/structure.ts'
+import { slice, split, transpose, transposeValue } from '../ops/structure.ts'
 import type { Pass } from './pass.ts'
 
 /** Shapes equal size by size, unknown ones excepted. */
@@ -17,7 +17,7 @@ const sameShape = (x: Value, y: Value): boolean =>
 
 /**
  * Rewrites that make later passes see more: transposes cancel or merge, reshapes of reshapes merge and idle ones vanish, a mean over all
- * spatial axes becomes a global pool, a split the slices that integer kernels have, a product with a constant matrix a dense layer, subtraction of a constant becomes addition.
+ * spatial axes becomes a global pool, a split the slices that integer kernels have, a product with a constant matrix a dense layer, a clamp of a clamp one clamp, subtraction of a constant becomes addition.
  */
 export const simplify: Pass<'float'> = {
   name: 'simplify',
@@ -71,8 +71,14 @@ export const simplify: Pass<'float'> = {
           ]
         }
       }
+      if (node.op === clip && maker?.op.clamp && uses.consumers(node.inputs[0]!).length === 1 && !uses.isOutput(node.inputs[0]!)) {
+        const [first, then] = [maker.op.clamp(maker.inputs, maker.attrs), clip.clamp!(inputs, node.attrs)]
+        const [min, max] = first && then ? [Math.max(first[0], then[0]), Math.min(first[1], then[1])] : [1, 0]
+        if (min <= max) return b.add(clip, [maker.inputs[0]!], { min, max }, { name: node.name, outputs: [node.outputs[0]!.name] })
+      }
       if (node.op === matmul && isConstant(inputs[1]) && inputs[1].data.shape.length === 2 && shapeOf(x!).length >= 2) {
-        const w = b.constant(transpose.eval([inputs[1].data], { perm: [1, 0] })[0]!, inputs[1].name)
+        const [y] = [inputs[1]]
+        const w = transposeValue(b, y, [1, 0], () => b.constant(transpose.eval([y.data], { perm: [1, 0] })[0]!, y.name))
         return b.add(dense, [x!, w, null], {}, { name: node.name, outputs: [node.outputs[0]!.name] })
       }
       if (node.op === sub && isConstant(inputs[1]) && !isConstant(inputs[0])) {

@@ -354,6 +354,8 @@ function readNode(scope: Scope, proto: NodeProto): void {
       name,
       t ? b.constant(t, name) : { name, ...(scope.declared.get(name) ?? { dtype: 'opaque', shape: null }), data: null, quant: null },
     )
+    const ends = subByteEnds(attributes.get('value')?.t?.dataType)
+    if (ends) scope.grids?.set(values.get(name)!, { scale: [1], zero: [0], axis: null, ...ends })
     scope.constants.set(name, proto)
     return
   }

@@ -63,14 +63,22 @@ const constantGrid = (g: ContainerGrid): QuantParams | null =>
     ? { scale: Float32Array.from(g.scale), axis: g.axis, lo: g.lowest - g.zero[0]!, hi: g.highest - g.zero[0]! }
     : null
 
+/** Whether two descriptions of a grid agree, but for the last bits of their scales. */
+function sameGrid(a: ContainerGrid, b: ContainerGrid): boolean {
+  const near = (p: readonly number[], q: readonly number[]): boolean =>
+    p.length === q.length && p.every((v, i) => Math.abs(v - q[i]!) <= 1e-6 * Math.abs(v))
+  const all = (list: readonly number[]): boolean => list.every((v) => v === list[0])
+  const zeros = all(a.zero) && all(b.zero) ? a.zero[0] === b.zero[0] : near(a.zero, b.zero)
+  return a.axis === b.axis && near(a.scale, b.scale) && zeros
+}
+
 /** The real numbers of an integer operand. */
 function realOf(r: NodeReader, i: number, g: ContainerGrid): Value {
   const v = r.input(i)
   if (isConstant(v)) return r.b.constant(dequantizeConstant(v.data, g), v.name, constantGrid(g))
   if (core.isFloat(v.dtype)) {
     const own = r.grids.get(v)
-    if (own && (own.scale[0] !== g.scale[0] || own.zero[0] !== g.zero[0]))
-      throw new Foreign('integers of one grid read as those of another')
+    if (own && !sameGrid(own, g)) throw new Foreign('integers of one grid read as those of another')
     return v
   }
   if (g.scale.length > 1 || g.zero.length > 1) throw new Foreign('integers with a scale for every channel that are computed at run time')
@@ -162,21 +170,20 @@ export const read: Record<string, Read> = {
       return out
     }
     const g = r.grids.get(x)!
-    const real = (i: number, open: number): number => {
+    if (new Set(g.zero).size > 1) throw new Foreign('zero points differ between channels')
+    const steps = (i: number, open: number): number => {
       const c = r.constant(i)
-      return c ? (c[0]! - g.zero[0]!) * g.scale[0]! : open
+      return c ? c[0]! - g.zero[0]! : open
     }
-    const [min, max] = [real(1, Number.NEGATIVE_INFINITY), real(2, Number.POSITIVE_INFINITY)]
+    const [lo, hi] = [steps(1, Number.NEGATIVE_INFINITY), steps(2, Number.POSITIVE_INFINITY)]
     // A Clip right behind a quantizer narrows its grid: one quantizer, whose gradient ends where the narrow grid ends.
-    const maker = r.b.producer(r.input(0))
-    if (maker?.op !== core.fakeQuant || maker.attrs.axis !== null) return r.emit(core.clip, [r.input(0)], { min, max })
-    const attrs = maker.attrs as core.FakeQuantAttrs
-    const steps = (v: number): number => Math.round(v / g.scale[0]!)
-    const narrow = {
-      ...attrs,
-      lo: Math.max(attrs.lo, min === Number.NEGATIVE_INFINITY ? attrs.lo : steps(min)),
-      hi: Math.min(attrs.hi, max === Number.POSITIVE_INFINITY ? attrs.hi : steps(max)),
+    const maker = r.b.producer(x)
+    if (maker?.op !== core.fakeQuant) {
+      if (g.axis !== null) throw new Foreign('integers whose scales differ between channels')
+      return r.emit(core.clip, [x], { min: lo * g.scale[0]!, max: hi * g.scale[0]! })
     }
+    const attrs = maker.attrs as core.FakeQuantAttrs
+    const narrow = { ...attrs, lo: Math.max(attrs.lo, lo), hi: Math.min(attrs.hi, hi) }
     return r.emit(core.fakeQuant, maker.inputs, narrow)
   },
   Pad: (r) => {

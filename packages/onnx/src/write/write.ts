@@ -6,6 +6,7 @@ import {
   type NodeProto,
   type TensorProto,
   type TypeProto,
+  toNumber,
   type ValueInfoProto,
 } from '../proto/messages.ts'
 import { codeOf, writeTensor } from '../proto/tensors.ts'
@@ -38,30 +39,46 @@ const irFor = (opset: number): number => IR_OF_OPSET.find(([o]) => opset >= o)?.
 export const BASE_OPSET = 18
 
 /**
- * Versions of the default operator set that gave operators another meaning or form, where older nodes of that name would be misread (ONNX
- * "Operator Changelog"); changes that older nodes do not notice are left out.
+ * Versions of the default operator set that gave operators another meaning or form, and which nodes notice (ONNX "Operator Changelog"). An axis
+ * that is not said is taken for one that matters.
  */
-const CHANGES: Readonly<Record<string, readonly number[]>> = {
-  Softmax: [13],
-  LogSoftmax: [13],
-  Hardmax: [13],
-  Squeeze: [13],
-  Unsqueeze: [13],
-  ReduceSum: [13],
-  ...Object.fromEntries(['Max', 'Mean', 'Min', 'Prod', 'L1', 'L2', 'LogSum', 'LogSumExp', 'SumSquare'].map((r) => [`Reduce${r}`, [18]])),
-  Split: [13, 18],
-  TopK: [10],
-  Slice: [10],
-  Pad: [11],
-  Clip: [11],
-  Dropout: [12],
-  Upsample: [10],
-  Resize: [11],
-  RoiAlign: [16],
-  Scan: [9],
-  GridSample: [20],
-  DFT: [20],
-}
+const CHANGES: Readonly<Record<string, readonly (readonly [number, (n: NodeProto) => boolean])[]>> = (() => {
+  const has =
+    (...names: readonly string[]) =>
+    (n: NodeProto): boolean =>
+      (n.attribute ?? []).some((a) => names.includes(a.name ?? ''))
+  const always = (): boolean => true
+  const inputs = (n: NodeProto): number => (n.input ?? []).filter((i) => i !== '').length
+  const lastAxis = (n: NodeProto): boolean => (n.attribute ?? []).some((a) => a.name === 'axis' && toNumber(a.i ?? 0) === -1)
+  const flattened = [[13, (n: NodeProto) => !lastAxis(n)]] as const
+  const reductions = ['Max', 'Mean', 'Min', 'Prod', 'L1', 'L2', 'LogSum', 'LogSumExp', 'SumSquare']
+  return {
+    Softmax: flattened,
+    LogSoftmax: flattened,
+    Hardmax: flattened,
+    Squeeze: [[13, has('axes')]],
+    Unsqueeze: [[13, has('axes')]],
+    ReduceSum: [[13, has('axes')]],
+    ...Object.fromEntries(reductions.map((r) => [`Reduce${r}`, [[18, has('axes')] as const]])),
+    Split: [
+      [13, has('split')],
+      [18, (n) => inputs(n) < 2],
+    ],
+    TopK: [[10, has('k')]],
+    Slice: [[10, has('starts')]],
+    Pad: [[11, has('pads', 'paddings')]],
+    Clip: [[11, has('min', 'max')]],
+    Dropout: [[12, has('ratio')]],
+    Scatter: [[11, always]],
+    Upsample: [[10, always]],
+    Resize: [[11, always]],
+    RoiAlign: [[16, (n) => !has('coordinate_transformation_mode')(n)]],
+    Scan: [[9, always]],
+    GridSample: [[20, has('mode')]],
+    DFT: [[20, has('axis')]],
+    GroupNormalization: [[21, always]],
+  }
+})()
 
 /** A protobuf message ends at 2 GiB. */
 const LARGEST = 2 ** 31 - 1
@@ -149,7 +166,10 @@ function canonical(graph: Graph, origin: OnnxOrigin | null, options: WriteOption
 function checkMeanings(carried: readonly ForeignNode[], opset: number): void {
   const changed = carried.flatMap((f) =>
     withInner(f.proto)
-      .filter((n) => DEFAULT_DOMAINS.has(n.domain ?? '') && CHANGES[n.opType ?? '']?.some((v) => f.opset < v && v <= opset))
+      .filter(
+        (n) =>
+          DEFAULT_DOMAINS.has(n.domain ?? '') && CHANGES[n.opType ?? '']?.some(([v, notices]) => f.opset < v && v <= opset && notices(n)),
+      )
       .map((n) => `${n.opType} ${n.name || n.output?.[0]} of operator set ${f.opset}`),
   )
   if (changed.length)
