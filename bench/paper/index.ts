@@ -248,7 +248,7 @@ function publish(rows: readonly Row[], penalties: readonly Row[]): string {
       closeUps[0]!.report.layers.map((l) => l.name),
       closeUps.flatMap(({ label, bits, report }) =>
         (['before', 'after'] as const).map((side) => ({
-          name: `${label}, ${side === 'before' ? 'float' : `${bits} bits`}`,
+          name: `${label}, ${side === 'before' ? 'float, before' : `${bits} bits`}`,
           group: label,
           dashed: side === 'before',
           points: report.layers.flatMap((l) => {
