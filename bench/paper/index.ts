@@ -7,6 +7,7 @@
  *
  * Every network and every measurement is kept under the output's work folder and not made again: interrupt it at will.
  */
+import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -33,7 +34,8 @@ if (!flags.data) {
 const data = resolve(flags.data)
 const [depth, epochs, steps, samples] = [Number(flags.depth), Number(flags.epochs), Number(flags.finetune), Number(flags.samples)]
 // Results of other flags or data are other results.
-const work = join(resolve(flags.work), [basename(data), depth, epochs, steps, samples, flags.square].join('-'))
+const source = `${basename(data)}.${createHash('sha256').update(data).digest('hex').slice(0, 8)}`
+const work = join(resolve(flags.work), [source, depth, epochs, steps, samples, flags.square].join('-'))
 const out = resolve(flags.out)
 mkdirSync(work, { recursive: true })
 mkdirSync(out, { recursive: true })

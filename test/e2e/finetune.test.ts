@@ -199,9 +199,11 @@ describe('fine-tuning', () => {
     m.graph!.valueInfo = [{ name: node.output![0]!, type: { tensorType: { elemType: 1, shape: { dim } } } }]
     const { data: _, ...rest } = quick
     const options = { ...rest, bits: 4, samples: 32, calibSamples: 32 }
-    const r = (await convert(encodeModel(m), options)).reports[0]!
-    assert.equal(r.finetuning.length, 0)
-    assert.match(r.notes.join(), /not fine-tuned: .*Shrink.* has no gradient/)
+    for (const task of ['classify', 'regress'] as const) {
+      const r = (await convert(encodeModel(m), { ...options, task })).reports[0]!
+      assert.equal(r.finetuning.length, 0)
+      assert.match(r.notes.join(), /not fine-tuned: .*Shrink.* has no gradient/)
+    }
     await assert.rejects(convert(encodeModel(m), { ...options, finetune: 4 }), /has no gradient/)
   })
 

@@ -251,6 +251,23 @@ describe('quantized files go on with their own scales', () => {
     for (const r of reports) assert.equal(r.artifact.mismatches, 0, r.target)
   })
 
+  it('a network whose quantizers are its nonlinearities keeps them when it is quantized anew, or not at all', {
+    skip: needs('models/qonnx/TFC_2W2A.onnx') || needs('data/mnist'),
+  }, async () => {
+    for (const o of [{ bits: 8 }, { dequantize: true }]) {
+      const { reports } = await convert(join(SHARED, 'models/qonnx/TFC_2W2A.onnx'), {
+        ...o,
+        data: join(SHARED, 'data/mnist'),
+        samples: 500,
+        attacks: [],
+        finetune: 'off',
+        out: null,
+      })
+      const [r] = reports
+      assert.ok(Math.abs(r!.after.clean - r!.before.clean) < 0.02, `${r!.before.clean} → ${r!.after.clean}`)
+    }
+  })
+
   const models: [string, Partial<ConvertOptions>][] = [
     ['TFC_2W2A.onnx', { data: join(SHARED, 'data/mnist'), samples: 500 }],
     ['qkeras_jettagging.onnx', { samples: 50 }],

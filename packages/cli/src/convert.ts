@@ -155,6 +155,7 @@ async function run(runtimes: Runtimes, path: string | Uint8Array, given: Convert
     notes.push(
       'no data was given: calibrated and measured on synthetic images; the numbers say how far the converted network follows the original, not how well it classifies',
     )
+  if (setting.note) notes.push(setting.note)
   if (setting.rangeFrom) {
     const range = `a range that ${
       { declared: 'you declared', file: 'the file’s own input grid gives', guessed: 'is a guess (--input-range LO,HI declares it)' }[

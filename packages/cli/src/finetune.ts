@@ -6,6 +6,7 @@ import {
   attackStep,
   augment,
   CompileError,
+  checkTrainable,
   createRandom,
   type Evaluation,
   errors,
@@ -165,6 +166,7 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const adversaries: Adversary | null = radius > 0 ? { epsilon: radius, steps: o.robustSteps ?? 1, ...ADVERSARY } : null
   // What has no derivative is found out before anything is trained.
   if (s.objective === 'classify' || adversaries) attackStep(c.original, feed.preprocessing, s.objective, 'linf')
+  else checkTrainable(c.original, c.frozen, batch)
   const steps = stepsFor(o, s)
 
   let saved: Checkpoint = { fingerprint: c.fingerprint, stages: {} }

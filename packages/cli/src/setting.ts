@@ -33,6 +33,8 @@ export interface Setting {
   readonly calibration: Source
   readonly evaluation: Source
   readonly synthetic: boolean
+  /** What there is to say of the data. */
+  readonly note: string | null
   /** Where the range of synthetic inputs is from; null where there is data, and for images that are drawn as bytes. */
   readonly rangeFrom: 'declared' | 'file' | 'guessed' | null
   readonly objective: Objective
@@ -143,6 +145,7 @@ export function createSetting(
     calibration,
     evaluation,
     synthetic: split === null,
+    note: split?.note ?? null,
     rangeFrom: split !== null ? null : range ? (o.inputRange ? 'declared' : 'file') : layout === null ? 'guessed' : null,
     objective,
     all,

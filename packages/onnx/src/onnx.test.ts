@@ -392,6 +392,41 @@ describe('what files of integers stand for', () => {
     assert.throws(() => lower(modelToRealGraph(m), rules, false), /a scale for every channel/)
   })
 
+  it('the axis of scales moves with a Transpose, and the wrong one is not taken for it', () => {
+    const dequantized = (axis: number): ModelProto =>
+      file({
+        nodes: [
+          node('QuantizeLinear', ['x', 's', 'z'], ['q'], [int('axis', 0)]),
+          node('Transpose', ['q'], ['t'], [ints('perm', [1, 0])]),
+          node('DequantizeLinear', ['t', 's', 'z'], ['y'], [int('axis', axis)]),
+        ],
+        inputs: { x: ['float32', [2, 2]] },
+        constants: [scale('s', 1, 4), constant('z', 'int8', [2], [0, 0])],
+      })
+    assert.deepEqual(real(dequantized(1), floats([2, 2], [1, 2, 8, 12])), [1, 8, 2, 12])
+    assert.ok(modelToRealGraph(dequantized(0)).nodes.some((n) => n.op.name === 'foreign'))
+  })
+
+  it('a narrow grid clamps the float network behind any op', () => {
+    const m = file({
+      nodes: [
+        node('Div', ['x', 'two'], ['h']),
+        node('QuantizeLinear', ['h', 'half', 'i0'], ['q']),
+        node('Clip', ['q', 'm1', 'p1'], ['c']),
+        node('DequantizeLinear', ['c', 'half', 'i0'], ['y']),
+      ],
+      inputs: { x: ['float32', [3]] },
+      constants: [
+        scale('two', 2),
+        scale('half', 0.5),
+        constant('i0', 'int8', [], [0]),
+        constant('m1', 'int8', [], [-1]),
+        constant('p1', 'int8', [], [1]),
+      ],
+    })
+    close(list(evaluate(prepare(removeQuantizers(modelToRealGraph(m))), [floats([3], [-8, 0.5, 8])])[0]), [-0.5, 0.25, 0.5])
+  })
+
   it('a narrow grid behind a Relu clamps the float network too', () => {
     const m = file({
       nodes: [
@@ -406,6 +441,11 @@ describe('what files of integers stand for', () => {
     const x = floats([3], [-1, 1, 10])
     const qdq = modelToRealGraph(m)
     close(list(evaluate(qdq, [x])[0]), [0, 1, 1.5])
-    close(list(evaluate(prepare(removeQuantizers(qdq)), [x])[0]), [0, 1, 1.5])
+    const float = prepare(removeQuantizers(qdq))
+    close(list(evaluate(float, [x])[0]), [0, 1, 1.5])
+    assert.deepEqual(
+      float.nodes.map((n) => n.op.name),
+      ['clip'],
+    )
   })
 })

@@ -180,15 +180,23 @@ describe('data sources', () => {
       writeFileSync(join(path, place, '0.png'), picture)
     }
     const split = () => splitSources(openData(path), null, true, createRandom(0))
-    assert.throws(split, /test.* lacks classes of .*train.*: bee/)
+    assert.throws(split, /classes of .*train.* are not those of .*test.*: bee/)
     mkdirSync(join(path, 'test/bee'))
     assert.deepEqual([...split().evaluation.labels!], [0, 2])
     // What only calibrates may be sorted as it likes: its labels are left out.
     mkdirSync(join(path, 'some/pictures'), { recursive: true })
     writeFileSync(join(path, 'some/pictures/0.png'), picture)
-    const { calibration, evaluation } = splitSources(openData(join(path, 'some')), openData(join(path, 'test')), true, createRandom(0))
+    const { calibration, evaluation, note } = splitSources(
+      openData(join(path, 'some')),
+      openData(join(path, 'test')),
+      true,
+      createRandom(0),
+    )
     assert.deepEqual([calibration.labels, [...evaluation.labels!]], [null, [0, 2]])
-    assert.match(calibration.description, /other classes/)
+    assert.match(note!, /its labels were left out/)
+    rmSync(join(path, 'test/bee'), { recursive: true })
+    const lacking = () => splitSources(openData(join(path, 'train')), openData(join(path, 'test')), true, createRandom(0))
+    assert.throws(lacking, /: bee/)
   })
 
   it('arrays: from files, folders and archives', async () => {

@@ -234,6 +234,8 @@ export function syntheticSource(
 
 /** What is calibrated on and what is evaluated on. */
 export interface Split {
+  /** What there is to say of it. */
+  readonly note?: string
   readonly calibration: Source
   readonly evaluation: Source
 }
@@ -249,16 +251,18 @@ export function splitSources(main: Sources, evaluation: Sources | null, calibrat
   const split = chooseSources(main, evaluation, calibrates, random)
   const [a, b] = [split.calibration.classes, split.evaluation.classes]
   if (!a || !b || String(a) === String(b)) return split
-  const missing = a.filter((c) => !b.includes(c))
-  if (missing.length === a.length - b.length)
+  const [more, fewer] = [a.filter((c) => !b.includes(c)), b.filter((c) => !a.includes(c))]
+  // One data set has one numbering. Where the data to evaluate on come from elsewhere they may lack nothing, as that would shift their numbers.
+  if (!evaluation || (more.length > 0 && fewer.length === 0))
     throw errors.badData(
-      `${split.evaluation.description} lacks classes of ${split.calibration.description}: ${missing.join(', ')}`,
+      `the classes of ${split.calibration.description} are not those of ${split.evaluation.description}: ${[...more, ...fewer].join(', ')}`,
       null,
       'classes are numbered by the names of their folders: one without images needs an empty folder',
     )
   // Numbered otherwise: good to calibrate on, and to learn from without labels.
   const { description } = split.calibration
-  return { ...split, calibration: { ...split.calibration, labels: null, classes: null, description: `${description}, other classes` } }
+  const calibration = { ...split.calibration, labels: null, classes: null }
+  return { ...split, calibration, note: `the classes of ${description} are others than those evaluated: its labels were left out` }
 }
 
 function chooseSources(main: Sources, evaluation: Sources | null, calibrates: boolean, random: Random): Split {

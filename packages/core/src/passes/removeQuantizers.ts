@@ -3,11 +3,13 @@ import { type Graph, isConstant } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { rewrite } from '../ir/rewrite.ts'
 import { numbersOf } from '../ir/tensor.ts'
-import { add, clip, mul, relu, sub } from '../ops/elementwise.ts'
+import { matmul } from '../ops/conv.ts'
+import { add, clip, div, leakyRelu, mul, relu, sub } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
+import { batchNorm } from '../ops/normalize.ts'
 
 /** Ops besides layers whose results can be negative behind a grid that is not. */
-const SIGNED: ReadonlySet<Op> = new Set<Op>([add, sub, mul])
+const SIGNED: ReadonlySet<Op> = new Set<Op>([add, sub, mul, div, leakyRelu, matmul, batchNorm])
 
 /**
  * The float network that a quantized one stands for: weights are the real numbers of their integers, activations are not rounded. Where a
@@ -29,10 +31,9 @@ export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
         if (!narrow && lo !== 0) return [x!]
         throw errors.unsupportedModel(`${node.outputs[0]!.name} is clamped to another range in every channel`)
       }
-      // Where nothing can fall below zero there was no clamp to restore; behind a clamp, only what narrows it.
+      // Where nothing can fall below zero there was no clamp to restore, unless the other end is near.
       const maker = b.producer(x!)
-      const clamps = maker?.op.clamp != null
-      if (maker && maker.op.weights === null && !SIGNED.has(maker.op) && !(clamps && narrow)) return [x!]
+      if (maker && maker.op.weights === null && !SIGNED.has(maker.op) && !narrow) return [x!]
       const name = { outputs: [node.outputs[0]!.name] }
       // RELU6 on eight bits: the last step lies on 6 up to half a step.
       const six = lo === 0 && Math.abs(hi * step - 6) < step / 2

@@ -4,7 +4,7 @@ import { rewrite } from '../ir/rewrite.ts'
 import { numbersOf, tensorOf } from '../ir/tensor.ts'
 import { reshape, reshapeTarget } from '../ops/broadcasting.ts'
 import { dense, matmul } from '../ops/conv.ts'
-import { add, clip, sub } from '../ops/elementwise.ts'
+import { add, clip, relu, sub } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { reduceMean } from '../ops/reduce.ts'
 import { axisOf, shapeOf } from '../ops/shapes.ts'
@@ -71,10 +71,12 @@ export const simplify: Pass<'float'> = {
           ]
         }
       }
-      if (node.op === clip && maker?.op.clamp && uses.consumers(node.inputs[0]!).length === 1 && !uses.isOutput(node.inputs[0]!)) {
-        const [first, then] = [maker.op.clamp(maker.inputs, maker.attrs), clip.clamp!(inputs, node.attrs)]
+      if (node.op.clamp && maker?.op.clamp && uses.consumers(node.inputs[0]!).length === 1 && !uses.isOutput(node.inputs[0]!)) {
+        const [first, then] = [maker.op.clamp(maker.inputs, maker.attrs), node.op.clamp(inputs, node.attrs)]
         const [min, max] = first && then ? [Math.max(first[0], then[0]), Math.min(first[1], then[1])] : [1, 0]
-        if (min <= max) return b.add(clip, [maker.inputs[0]!], { min, max }, { name: node.name, outputs: [node.outputs[0]!.name] })
+        const names = { name: node.name, outputs: [node.outputs[0]!.name] }
+        if (min === 0 && max === Number.POSITIVE_INFINITY) return b.add(relu, [maker.inputs[0]!], {}, names)
+        if (min <= max) return b.add(clip, [maker.inputs[0]!], { min, max }, names)
       }
       if (node.op === matmul && isConstant(inputs[1]) && inputs[1].data.shape.length === 2 && shapeOf(x!).length >= 2) {
         const [y] = [inputs[1]]
@@ -97,7 +99,8 @@ export const simplify: Pass<'float'> = {
           { name: node.name, outputs: [node.outputs[0]!.name] },
         )
       }
-      if (node.op === split) {
+      // Slices of an axis of open size would not know theirs.
+      if (node.op === split && typeof shapeOf(x!)[axisOf(node.attrs.axis, shapeOf(x!).length)] === 'number') {
         let from = 0
         return (node.attrs.sizes as readonly number[]).map((size, i) => {
           const [start, end] = [from, (from += size)]

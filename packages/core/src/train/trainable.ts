@@ -7,6 +7,7 @@ import { add, exp, mul, round, sub } from '../ops/elementwise.ts'
 import { detach } from '../ops/foreign.ts'
 import { slice } from '../ops/structure.ts'
 import { scores } from '../passes/attackStep.ts'
+import { differentiate } from '../passes/autodiff.ts'
 import { type QuantPlan, quantizeInto } from '../passes/insertQuantizers.ts'
 import { fitScales } from '../quant/weights.ts'
 
@@ -179,6 +180,18 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
     network: network(),
     restore: (flat) => restore(graph, plan, flat, ofConstant, ofGrid, powerOfTwo ? (v) => 2 ** Math.round(v / Math.LN2) : Math.exp),
   }
+}
+
+/** Throws CompileError where something between a network's layers and its results has no derivative. */
+export function checkTrainable(graph: Graph<'float'>, frozen: (node: Node) => boolean, batch: number): void {
+  const t = createTrainable(graph, floatPlan, { frozen })
+  const b = createBuilder()
+  const [x, ...others] = graph.inputs
+  const fed = b.input('x', { dtype: 'float32', shape: [batch, ...(x!.shape ?? []).slice(1)] })
+  for (const v of others) b.input(v.name, v)
+  const values = t.split(b, b.input('parameters', { dtype: 'float32', shape: [t.initial.length] }))
+  const z = t.forward(b, values, fed)
+  if (values.length) differentiate(b, [{ y: z, dy: z }], values)
 }
 
 /** exp(v), or the nearest power of two, through which gradients pass straight. */

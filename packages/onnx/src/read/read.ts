@@ -386,14 +386,15 @@ function readNode(scope: Scope, proto: NodeProto): void {
       scope.sizes.follow(n)
     }
     // Ops that move integers leave them on their grid.
-    const grid = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
+    const own = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
+    const grid = own && moved(own, type, attributes.get('perm')?.ints?.map(toNumber))
     const constant = scope.grids && made.length === 1 ? foldedIntegers(b, inputs, made[0]!) : null
     if (constant) made = [constant]
     outputs.forEach((name, i) => {
       const v = made![i]
       if (name !== '' && v) values.set(name, v)
-      const moved = v && (isConstant(v) ? !isFloat(v.dtype) : isFloat(v.dtype) && !LEAVING.has(type))
-      if (grid && moved && !scope.grids!.has(v)) scope.grids!.set(v, grid)
+      const stays = v && (isConstant(v) ? !isFloat(v.dtype) : isFloat(v.dtype) && !LEAVING.has(type))
+      if (grid && stays && !scope.grids!.has(v)) scope.grids!.set(v, grid)
     })
     if (nodes.length === 0) for (const name of outputs) scope.constants.set(name, proto)
     return
@@ -416,6 +417,15 @@ function readNode(scope: Scope, proto: NodeProto): void {
   outputs.forEach((name, i) => {
     if (name !== '') values.set(name, outs[i]!)
   })
+}
+
+/** Operators that leave every axis where it is. */
+const IN_PLACE: ReadonlySet<string> = new Set(['Identity', 'Relu', 'Clip', 'MaxPool', 'Dropout', 'Cast'])
+
+/** A grid behind an operator that moves integers; null where it is not known which axis its scales belong to then. */
+function moved(g: ContainerGrid, type: string, perm: readonly number[] | undefined): ContainerGrid | null {
+  if (g.axis === null || IN_PLACE.has(type)) return g
+  return type === 'Transpose' && perm ? { ...g, axis: perm.indexOf(g.axis) } : null
 }
 
 /** Integer constants that are moved or cast before they are weights: a constant again, so that whoever dequantizes them knows it. */

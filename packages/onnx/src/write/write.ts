@@ -75,7 +75,7 @@ const CHANGES: Readonly<Record<string, readonly (readonly [number, (n: NodeProto
     RoiAlign: [[16, (n) => !has('coordinate_transformation_mode')(n)]],
     Scan: [[9, always]],
     GridSample: [[20, has('mode')]],
-    DFT: [[20, has('axis')]],
+    DFT: [[20, always]],
     GroupNormalization: [[21, always]],
   }
 })()
