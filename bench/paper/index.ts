@@ -33,7 +33,7 @@ if (!flags.data) {
 }
 const data = resolve(flags.data)
 const [depth, epochs, steps, samples] = [Number(flags.depth), Number(flags.epochs), Number(flags.finetune), Number(flags.samples)]
-// Results of other flags or data are other results.
+// Results of other flags, or of data elsewhere, are other results.
 const source = `${basename(data)}.${createHash('sha256').update(data).digest('hex').slice(0, 8)}`
 const work = join(resolve(flags.work), [source, depth, epochs, steps, samples, flags.square].join('-'))
 const out = resolve(flags.out)

@@ -407,6 +407,39 @@ describe('what files of integers stand for', () => {
     assert.ok(modelToRealGraph(dequantized(0)).nodes.some((n) => n.op.name === 'foreign'))
   })
 
+  it('scales of channels that cannot be followed are not taken for known ones', () => {
+    const behind = (op: NodeProto, constants: TensorProto[], axis: number): ModelProto =>
+      file({
+        nodes: [
+          node('QuantizeLinear', ['x', 's', 'z'], ['q'], [int('axis', 0)]),
+          op,
+          node('DequantizeLinear', ['t', 's', 'z'], ['y'], [int('axis', axis)]),
+        ],
+        inputs: { x: ['float32', [2, 2]] },
+        constants: [scale('s', 1, 4), constant('z', 'int8', [2], [0, 0]), ...constants],
+      })
+    const foreign = (m: ModelProto): boolean => modelToRealGraph(m).nodes.some((n) => n.op.name === 'foreign')
+    const shape = [constant('shape', 'int64', [2], [2, 2])]
+    assert.ok(foreign(behind(node('Reshape', ['q', 'shape'], ['t']), shape, 0)))
+    assert.ok(foreign(behind(node('Transpose', ['q'], ['t']), [], 0)))
+    assert.deepEqual(real(behind(node('Transpose', ['q'], ['t']), [], 1), floats([2, 2], [1, 2, 8, 12])), [1, 8, 2, 12])
+  })
+
+  for (const [name, nodes] of Object.entries({
+    'a concatenation': [node('Concat', ['x', 'x'], ['h'], [int('axis', 1)])],
+    'a pool': [node('MaxPool', ['x'], ['h'], [ints('kernel_shape', [1, 1])])],
+    'a tanh': [node('Tanh', ['x'], ['h'])],
+  }))
+    it(`a Relu that lives in the grid behind ${name} is kept`, () => {
+      const m = file({
+        nodes: [...nodes, node('QuantizeLinear', ['h', 'one', 'u0'], ['q']), node('DequantizeLinear', ['q', 'one', 'u0'], ['y'])],
+        inputs: { x: ['float32', [1, 1, 1, 2]] },
+        constants: [scale('one', 1), constant('u0', 'uint8', [], [0])],
+      })
+      const y = list(evaluate(prepare(removeQuantizers(modelToRealGraph(m))), [floats([1, 1, 1, 2], [-3, 3])])[0])
+      assert.ok(y[0] === 0 && y[1]! > 0.9, `${y}`)
+    })
+
   it('a narrow grid clamps the float network behind any op', () => {
     const m = file({
       nodes: [

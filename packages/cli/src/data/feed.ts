@@ -252,8 +252,8 @@ export function splitSources(main: Sources, evaluation: Sources | null, calibrat
   const [a, b] = [split.calibration.classes, split.evaluation.classes]
   if (!a || !b || String(a) === String(b)) return split
   const [more, fewer] = [a.filter((c) => !b.includes(c)), b.filter((c) => !a.includes(c))]
-  // One data set has one numbering. Where the data to evaluate on come from elsewhere they may lack nothing, as that would shift their numbers.
-  if (!evaluation || (more.length > 0 && fewer.length === 0))
+  // Data to evaluate on may lack nothing, as that would shift their numbers; from elsewhere, they may be sorted quite otherwise.
+  if (more.length > 0 && (!evaluation || fewer.length === 0))
     throw errors.badData(
       `the classes of ${split.calibration.description} are not those of ${split.evaluation.description}: ${[...more, ...fewer].join(', ')}`,
       null,

@@ -1,19 +1,34 @@
+import type { Builder } from '../ir/builder.ts'
 import { errors } from '../ir/errors.ts'
-import { type Graph, isConstant } from '../ir/graph.ts'
+import { type Graph, isConstant, type Value } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { rewrite } from '../ir/rewrite.ts'
-import { numbersOf } from '../ir/tensor.ts'
-import { matmul } from '../ops/conv.ts'
-import { add, clip, div, leakyRelu, mul, relu, sub } from '../ops/elementwise.ts'
+import { isFloat, numbersOf } from '../ir/tensor.ts'
+import { abs, clip, exp, hardSigmoid, relu, sigmoid, softplus, sqrt } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
-import { batchNorm } from '../ops/normalize.ts'
+import { softmax } from '../ops/normalize.ts'
+import { averagePool, globalAveragePool, globalMaxPool, maxPool } from '../ops/pool.ts'
+import { reduceMean } from '../ops/reduce.ts'
 
-/** Ops besides layers whose results can be negative behind a grid that is not. */
-const SIGNED: ReadonlySet<Op> = new Set<Op>([add, sub, mul, div, leakyRelu, matmul, batchNorm])
+/** Ops whose results are never below zero. */
+const POSITIVE: ReadonlySet<Op> = new Set<Op>([sigmoid, hardSigmoid, softmax, softplus, exp, abs, sqrt])
+/** Ops besides those that move numbers whose results lie between their inputs. */
+const BETWEEN: ReadonlySet<Op> = new Set<Op>([maxPool, averagePool, globalMaxPool, globalAveragePool, reduceMean])
+
+/** Whether a value is known to have nothing below zero. */
+function nonNegative(b: Builder, v: Value): boolean {
+  const maker = b.producer(v)
+  if (!maker) return false
+  const interval = maker.op.clamp?.(maker.inputs, maker.attrs)
+  if (POSITIVE.has(maker.op) || (interval && interval[0] >= 0)) return true
+  const data = maker.inputs.filter((x): x is Value => x !== null && !isConstant(x) && isFloat(x.dtype))
+  return (maker.op.quant === 'shared' || BETWEEN.has(maker.op)) && data.length > 0 && data.every((x) => nonNegative(b, x))
+}
 
 /**
  * The float network that a quantized one stands for: weights are the real numbers of their integers, activations are not rounded. Where a
- * grid starts at zero the activation before it was clamped there, and where it is narrower than eight bits at its other end too.
+ * grid starts at zero the activation before it was clamped there, and where it is narrower than eight bits at its other end too. Full eight-bit grids
+ * are taken to reach as far as their values do.
  */
 export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
   const inputs = new Set(graph.inputs)
@@ -26,19 +41,13 @@ export function removeQuantizers(graph: Graph<'qdq'>): Graph<'float'> {
       const step = isConstant(scale) ? numbersOf(scale.data)[0]! : null
       // What the network is fed is a matter of its data, and not of the container it came in.
       if (step === null || inputs.has(node.inputs[0]!)) return [x!]
-      const narrow = hi - lo < 255
-      if (axis !== null) {
-        if (!narrow && lo !== 0) return [x!]
-        throw errors.unsupportedModel(`${node.outputs[0]!.name} is clamped to another range in every channel`)
-      }
-      // Where nothing can fall below zero there was no clamp to restore, unless the other end is near.
-      const maker = b.producer(x!)
-      if (maker && maker.op.weights === null && !SIGNED.has(maker.op) && !narrow) return [x!]
       const name = { outputs: [node.outputs[0]!.name] }
+      const narrow = hi - lo < 255
+      if (narrow && axis !== null) throw errors.unsupportedModel(`${name.outputs[0]} is clamped to another range in every channel`)
+      if (narrow) return b.add(clip, [x!], { min: lo * step, max: hi * step }, name)
+      if (lo !== 0 || nonNegative(b, x!)) return [x!]
       // RELU6 on eight bits: the last step lies on 6 up to half a step.
-      const six = lo === 0 && Math.abs(hi * step - 6) < step / 2
-      if (narrow || six) return b.add(clip, [x!], { min: lo * step, max: six ? 6 : hi * step }, name)
-      return lo === 0 ? b.add(relu, [x!], {}, name) : [x!]
+      return axis === null && Math.abs(hi * step - 6) < step / 2 ? b.add(clip, [x!], { min: 0, max: 6 }, name) : b.add(relu, [x!], {}, name)
     },
     'float',
   )

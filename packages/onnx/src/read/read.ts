@@ -387,7 +387,8 @@ function readNode(scope: Scope, proto: NodeProto): void {
     }
     // Ops that move integers leave them on their grid.
     const own = inputs[0] ? scope.grids?.get(inputs[0]) : undefined
-    const grid = own && moved(own, type, attributes.get('perm')?.ints?.map(toNumber))
+    const reversed = inputs[0]?.shape ? inputs[0].shape.map((_, i) => inputs[0]!.shape!.length - 1 - i) : null
+    const grid = own && moved(own, type, attributes.get('perm')?.ints?.map(toNumber) ?? reversed)
     const constant = scope.grids && made.length === 1 ? foldedIntegers(b, inputs, made[0]!) : null
     if (constant) made = [constant]
     outputs.forEach((name, i) => {
@@ -422,10 +423,10 @@ function readNode(scope: Scope, proto: NodeProto): void {
 /** Operators that leave every axis where it is. */
 const IN_PLACE: ReadonlySet<string> = new Set(['Identity', 'Relu', 'Clip', 'MaxPool', 'Dropout', 'Cast'])
 
-/** A grid behind an operator that moves integers; null where it is not known which axis its scales belong to then. */
-function moved(g: ContainerGrid, type: string, perm: readonly number[] | undefined): ContainerGrid | null {
+/** A grid behind an operator that moves integers; its axis is no number (and equals none) where it is not known which one its scales belong to. */
+function moved(g: ContainerGrid, type: string, perm: readonly number[] | null): ContainerGrid {
   if (g.axis === null || IN_PLACE.has(type)) return g
-  return type === 'Transpose' && perm ? { ...g, axis: perm.indexOf(g.axis) } : null
+  return { ...g, axis: type === 'Transpose' && perm ? perm.indexOf(g.axis) : Number.NaN }
 }
 
 /** Integer constants that are moved or cast before they are weights: a constant again, so that whoever dequantizes them knows it. */
