@@ -135,7 +135,7 @@ function realInput(opened: OpenedModel): RealView {
     Object.assign(
       async (inputs: readonly Tensor[]): Promise<Tensor[]> => {
         const fed = inputs.map((t, i): Tensor => {
-          const g = io.inputs[i]!
+          const g = io.inputs[i]
           if (!g) return t
           const { scale, zeroPoint } = g
           return {
@@ -145,7 +145,7 @@ function realInput(opened: OpenedModel): RealView {
           }
         })
         return (await m(fed)).map((t, i): Tensor => {
-          const g = io.outputs[i]!
+          const g = io.outputs[i]
           if (!g) return t
           return { dtype: 'float32', shape: t.shape, data: Float32Array.from(t.data as Uint8Array, (v) => (v - g.zeroPoint) * g.scale) }
         })

@@ -278,10 +278,11 @@ const affine = (x: Value, y: Value, out: QuantParams): Affine => ({
   hi: out.hi,
 })
 
-const hasOneScale = (v: Value): boolean => v.quant !== null && v.quant.axis === null
+/** Whether all of these lie on grids of one scale each. */
+export const oneScale = (...vs: readonly (Value | null | undefined)[]): boolean => vs.every((v) => v?.quant && v.quant.axis === null)
 
 export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign: 1 | -1): Value | null => {
-  if (!hasOneScale(x) || !hasOneScale(y)) return null
+  if (!oneScale(x, y)) return null
   // A broadcast operand goes second: kernels round differently when it comes first.
   const small = (v: Value): number => shapeOf(v).filter((d) => d !== 1).length
   const [p, q] = sign === 1 && small(x) < small(y) ? [y, x] : [x, y]
@@ -289,7 +290,7 @@ export const lowerAdd = (b: Builder, x: Value, y: Value, out: QuantParams, sign:
 }
 
 export const lowerMul = (b: Builder, x: Value, y: Value, out: QuantParams): Value | null =>
-  hasOneScale(x) && hasOneScale(y) ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
+  oneScale(x, y) ? b.emit(intMul, [x, y], affine(x, y, out), { quant: out }) : null
 
 export interface AveragePoolAttrs extends Window {
   readonly kernel: readonly number[]

@@ -1,15 +1,13 @@
-import type { Node, QuantParams, Value } from '../ir/graph.ts'
+import type { Node, QuantParams } from '../ir/graph.ts'
 import type { Op } from '../ir/op.ts'
 import { add, mul, sub } from '../ops/elementwise.ts'
-import type { AveragePoolAttrs } from '../ops/integer.ts'
+import { type AveragePoolAttrs, oneScale } from '../ops/integer.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { shapeOf } from '../ops/shapes.ts'
 import { fixedAdd, fixedAveragePool, fixedMean, fixedMul, productScale } from '../ops/tflite.ts'
 
 /** How an op becomes integers. */
 export type Lowering = NonNullable<Op['lower']>
-
-export const oneScale = (...vs: readonly (Value | null | undefined)[]): boolean => vs.every((v) => v?.quant && v.quant.axis === null)
 
 const sum =
   (sign: 1 | -1): Lowering =>

@@ -186,9 +186,7 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
 export function checkTrainable(graph: Graph<'float'>, frozen: (node: Node) => boolean, batch: number): void {
   const t = createTrainable(graph, floatPlan, { frozen })
   const b = createBuilder()
-  const [x, ...others] = graph.inputs
-  const fed = b.input('x', { dtype: 'float32', shape: [batch, ...(x!.shape ?? []).slice(1)] })
-  for (const v of others) b.input(v.name, v)
+  const fed = b.input('x', { dtype: 'float32', shape: [batch, ...(graph.inputs[0]!.shape ?? []).slice(1)] })
   const values = t.split(b, b.input('parameters', { dtype: 'float32', shape: [t.initial.length] }))
   const z = t.forward(b, values, fed)
   if (values.length) differentiate(b, [{ y: z, dy: z }], values)

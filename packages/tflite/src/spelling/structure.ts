@@ -320,26 +320,18 @@ const splitWrite: Write = (w, node) => {
 
 const gatherWrite: Write = (w, node) => {
   const [x, indices] = node.inputs as [Value, Value]
-  if (isConstant(indices)) {
-    // Kernels index with 32 bits, and from the front only.
-    const size = shapeOf(x)[axisOf(node.attrs.axis, shapeOf(x).length)]
-    const list = Array.from(core.numbersOf(indices.data) as Int32Array, (i) => {
-      if (i >= 0) return i
-      if (typeof size !== 'number')
-        throw errors.unsupportedTarget(`Gather counts from the end of an axis of open size`, `node ${node.name}`)
-      return i + size
-    })
-    const at = w.constant(tensorOf('int32', indices.data.shape, list), indices.name)
-    w.add('GATHER', {
-      inputs: [w.tensor(x, 'core'), at],
-      outputs: [w.result(node.outputs[0]!, 'core')],
-      options: ['GatherOptions', { axis: node.attrs.axis }],
-      version: x.quant ? 2 : 1,
-    })
-    return
+  // Kernels index with 32 bits, and from the front only.
+  const size = shapeOf(x)[axisOf(node.attrs.axis, shapeOf(x).length)]
+  const fromFront = (i: number): number => {
+    if (i >= 0) return i
+    if (typeof size !== 'number') throw errors.unsupportedTarget('Gather counts from the end of an axis of open size', `node ${node.name}`)
+    return i + size
   }
+  const at = isConstant(indices)
+    ? w.constant(tensorOf('int32', indices.data.shape, Array.from(core.numbersOf(indices.data) as Int32Array, fromFront)), indices.name)
+    : w.tensor(indices, 'core')
   w.add('GATHER', {
-    inputs: [w.tensor(x, 'core'), w.tensor(indices, 'core')],
+    inputs: [w.tensor(x, 'core'), at],
     outputs: [w.result(node.outputs[0]!, 'core')],
     options: ['GatherOptions', { axis: node.attrs.axis }],
     version: x.quant ? 2 : 1,
