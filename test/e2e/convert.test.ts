@@ -110,6 +110,21 @@ describe('convert', () => {
     }
   })
 
+  it('a mean whose last window sticks out over padding that counts stays in real numbers', async () => {
+    const b = core.createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 2, 6, 6] })
+    const w = b.constant(core.tensorOf('float32', [2, 2, 1, 1], [0.5, -0.5, 0.25, 1]), 'w')
+    const same = { strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1] }
+    const y = b.emit(core.conv, [x, w, null], { ...same, group: 1 })
+    const window = { ...same, strides: [2, 2], pads: [1, 1, 1, 1], kernel: [3, 3], countIncludePad: true }
+    for (const ceil of [false, true]) {
+      const model = writeModel(b.build('float', [b.emit(core.averagePool, [y], { ...window, ceil })]))
+      const r = await one(model, { bits: 8, samples: 32, calibSamples: 64, task: 'regress', attacks: [], finetune: 'off', out: null })
+      assert.equal(r.artifact.mismatches, 0)
+      assert.equal(r.floatNodes.length, ceil ? 1 : 0)
+    }
+  })
+
   it('the same input, options and seed give the same bytes; another seed another calibration', async () => {
     const bytes = async (seed: number): Promise<string> => (await one(digits, { ...quick, bits: 4, seed })).artifact.files[0]!.sha256
     const [a, b, c] = [await bytes(0), await bytes(0), await bytes(1)]

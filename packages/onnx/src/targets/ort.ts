@@ -21,9 +21,12 @@ const fixed: ReadonlyMap<core.Op, core.Lowering> = new Map([...core.fixedLowerin
 /** Whether ONNX Runtime has an integer kernel for a node. */
 function supports(node: Node): boolean {
   if (lacking.has(node.op)) return false
-  // QLinearAveragePool has no dilations; QLinear sums of more than the runtime's broadcast rules are not needed.
-  if (node.op === core.averagePool)
-    return (node.attrs as core.AveragePoolAttrs).dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
+  // QLinearAveragePool has no dilations, and counts what a last window in ceil mode sticks out over the padding.
+  if (node.op === core.averagePool) {
+    const a = node.attrs as core.AveragePoolAttrs
+    const overhangs = a.ceil && a.countIncludePad && a.pads.some((p) => p !== 0)
+    return !overhangs && a.dilations.every((d) => d === 1) && shapeOf(node.inputs[0]).length === 4
+  }
   if (node.op === core.globalAveragePool) return shapeOf(node.inputs[0]).length === 4
   if (node.op === core.gather) return isConstant(node.inputs[1])
   return true
