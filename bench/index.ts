@@ -4,9 +4,11 @@
  * Real models and data come from ../shared (or $DQC_SHARED).
  */
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import {
   attackStep,
@@ -16,6 +18,7 @@ import {
   freeScheme,
   type Graph,
   liftBatch,
+  type Model,
   prepare,
   preprocess,
   quantizeNetwork,
@@ -76,6 +79,75 @@ function timed(command: string, args: readonly string[]): Promise<{ seconds: num
   })
 }
 
+/** Something whose samples per second are measured over a number of steps. */
+interface Contender {
+  measure(steps: number): Promise<number>
+  close(): Promise<void>
+}
+
+/** A peer: told a number of steps on a line of its input, it answers with samples per second. */
+const peerOf =
+  (script: string, ...args: readonly unknown[]) =>
+  async (): Promise<Contender> => {
+    const child = spawn(python, [join(here, script), ...args.map(String)], { stdio: ['pipe', 'pipe', 'inherit'] })
+    const ended = once(child, 'close')
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+    return {
+      async measure(steps) {
+        child.stdin.write(`${steps}\n`)
+        const { value, done } = await lines.next()
+        if (done) throw new Error(`${script} ended before it answered`)
+        return Number(value)
+      },
+      async close() {
+        child.stdin.end()
+        await ended
+      },
+    }
+  }
+
+/** One of dqc's graphs, in an engine of its own; `run` makes steps with it. */
+const oursOf =
+  (graph: Graph, threads: number, batch: number, run: (model: Model, steps: number) => Promise<void>) => async (): Promise<Contender> => {
+    const engine = createOnnxEngine({ threads })
+    const model = await engine.load(graph)
+    return {
+      async measure(steps) {
+        const start = process.hrtime.bigint()
+        await run(model, steps)
+        return (batch * steps) / (Number(process.hrtime.bigint() - start) / 1e9)
+      },
+      close: () => engine.close(),
+    }
+  }
+
+const LAUNCHES = 6
+const ROUNDS = 8
+
+/**
+ * Speeds of dqc and of a peer, turn and turn about, each first in every other round. A shared machine's speed wanders by a fifth within a
+ * minute, so ratios are taken between neighbours; and a process is fast or slow by where its memory lies, so both are started several times.
+ * Half of all ratios lie between the quartiles.
+ */
+async function compare(ours: () => Promise<Contender>, peer: (() => Promise<Contender>) | null, steps: number): Promise<string> {
+  const speeds: number[][] = []
+  for (let launch = 0; launch < LAUNCHES; launch++) {
+    const both = [await ours(), ...(peer ? [await peer()] : [])]
+    for (const c of both) await c.measure(steps)
+    for (let round = 0; round < ROUNDS; round++) {
+      const pair: number[] = []
+      for (const k of round % 2 ? [1, 0] : [0, 1]) if (both[k]) pair[k] = await both[k].measure(steps)
+      speeds.push(pair)
+    }
+    for (const c of both) await c.close()
+  }
+  const middle = (k: number): string => median(speeds.map((v) => v[k]!)).toFixed(0)
+  if (!peer) return `dqc ${middle(0)} images/s; PyTorch left out: ${python} has not all its packages`
+  const ratios = speeds.map((v) => v[0]! / v[1]!).sort((a, b) => a - b)
+  const [low, ratio, high] = [0.25, 0.5, 0.75].map((q) => ratios[Math.floor(q * ratios.length)]!.toFixed(2))
+  return `dqc ${middle(0)} images/s, PyTorch ${middle(1)} images/s, ${ratio}× (quartiles ${low} and ${high}; floor 1×)`
+}
+
 /** Emitted 8-bit files against float files, onnxruntime-node, one image, one thread, alternating. */
 async function speed(): Promise<void> {
   const small = { ...models[main], data: cifar, calibSamples: 256, samples: 16 }
@@ -111,9 +183,8 @@ async function attack(): Promise<void> {
   const batch = 64
   const raw = readModel(new Uint8Array(readFileSync(path(main))))
   const graph = prepare(liftBatch(raw) ?? raw)
-  const engine = createOnnxEngine({ threads })
   const one = tensorOf('float32', [1, 1, 1, 1], [1])
-  const step = await engine.load(attackStep(graph, { scale: one, shift: tensorOf('float32', [1, 1, 1, 1], [0]) }, 'classify', 'linf'))
+  const step = attackStep(graph, { scale: one, shift: tensorOf('float32', [1, 1, 1, 1], [0]) }, 'classify', 'linf')
   const random = createRandom(1)
   const shape = [batch, 3, 32, 32]
   const x0 = tensorOf(
@@ -124,34 +195,18 @@ async function attack(): Promise<void> {
   const y = new Float32Array(batch * 10)
   for (let i = 0; i < batch; i++) y[i * 10 + (i % 10)] = 1
   const target = tensorOf('float32', [batch, 10], y)
-  const measure = async (steps: number): Promise<number> => {
+  const ours = oursOf(step, threads, batch, async (model, steps) => {
     let x = x0
-    const start = process.hrtime.bigint()
     for (let s = 0; s < steps; s++)
-      x = (await step([x, x0, target, tensorOf('float32', [], [8 / 255]), tensorOf('float32', [], [1 / 255])]))[0]!
-    return (batch * steps) / (Number(process.hrtime.bigint() - start) / 1e9)
-  }
-  await measure(20)
-  const peer = has('torch', 'onnx2torch')
-  const ours: number[] = []
-  const theirs: number[] = []
-  for (let round = 0; round < 3; round++) {
-    ours.push(await measure(60))
-    if (peer)
-      theirs.push(Number((await timed(python, [join(here, 'peer_attack.py'), path(main), String(batch), '60', String(threads)])).out))
-  }
-  await engine.close()
-  const mine = median(ours)
-  console.log(
-    peer
-      ? `attack: PGD steps on ${main}, batch ${batch}, ${threads} threads: dqc ${mine.toFixed(0)} images/s, PyTorch ${median(theirs).toFixed(0)} images/s, ${(mine / median(theirs)).toFixed(2)}× (floor 1×)`
-      : `attack: dqc ${mine.toFixed(0)} images/s; PyTorch left out: ${python} has no torch and onnx2torch`,
-  )
+      x = (await model([x, x0, target, tensorOf('float32', [], [8 / 255]), tensorOf('float32', [], [1 / 255])]))[0]!
+  })
+  const peer = has('torch', 'onnx2torch') ? peerOf('peer_attack.py', path(main), batch, threads) : null
+  console.log(`attack: PGD steps on ${main}, batch ${batch}, ${threads} threads: ${await compare(ours, peer, 60)}`)
 }
 
 /** Training steps of MLPerf Tiny's ResNet-8, the whole step as one graph, against PyTorch on the same architecture, batch and threads. */
 async function training(): Promise<void> {
-  const [threads, batch, steps] = [2, 64, 40]
+  const [threads, batch] = [2, 64]
   const raw = readTflite(
     new Uint8Array(readFileSync(join(shared, 'models/tflite/mlperf_tiny_resnet8_cifar10_float.tflite'))),
   ) as Graph<'float'>
@@ -186,9 +241,10 @@ async function training(): Promise<void> {
     canonical: null,
     rules: target.rules,
   })
+  await engine.close()
   const labels = new Float32Array(batch * 10)
   for (let i = 0; i < batch; i++) labels[i * 10 + (i % 10)] = 1
-  const peer = has('torch')
+  const torch = has('torch')
   for (const [mode, plan] of [
     ['float', floatPlan],
     ['w4a4', network.plan],
@@ -208,35 +264,17 @@ async function training(): Promise<void> {
       labelled: true,
       adversary: null,
     })
-    const model = await engine.load(step.graph)
     const vector = (data: Float32Array): Tensor => tensorOf('float32', [data.length], data)
-    const measure = async (count: number): Promise<number> => {
+    const ours = oursOf(step.graph, threads, batch, async (model, count) => {
       let state = [vector(t.initial), vector(new Float32Array(t.initial.length)), vector(new Float32Array(t.initial.length))]
-      const start = process.hrtime.bigint()
       for (let i = 1; i <= count; i++) {
         const now = { pixels, labels: tensorOf('float32', [batch, 10], labels), attack: null, rate: 1e-3, push: 1e-6, t: i, random }
         state = (await model(step.feed(state[0]!, state.slice(1), now))).slice(0, 3)
       }
-      return (batch * count) / (Number(process.hrtime.bigint() - start) / 1e9)
-    }
-    await measure(10)
-    const [ours, theirs]: [number[], number[]] = [[], []]
-    for (let round = 0; round < 3; round++) {
-      ours.push(await measure(steps))
-      if (peer)
-        theirs.push(Number((await timed(python, [join(here, 'peer_train.py'), mode, String(batch), String(steps), String(threads)])).out))
-    }
-    await model.release()
-    const mine = median(ours)
-    console.log(
-      `train: ResNet-8, ${mode}, batch ${batch}, ${threads} threads: dqc ${mine.toFixed(0)} images/s${
-        peer
-          ? `, PyTorch ${median(theirs).toFixed(0)} images/s, ${(mine / median(theirs)).toFixed(2)}× (floor 1×)`
-          : `; PyTorch left out: ${python} has no torch`
-      }`,
-    )
+    })
+    const peer = torch ? peerOf('peer_train.py', mode, batch, threads) : null
+    console.log(`train: ResNet-8, ${mode}, batch ${batch}, ${threads} threads: ${await compare(ours, peer, 10)}`)
   }
-  await engine.close()
 }
 
 /** A whole conversion at 8 bits with 512 calibration images against onnxruntime.quantization.quantize_static. */

@@ -6,7 +6,7 @@ import onnx
 import torch
 from onnx2torch import convert
 
-path, batch, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+path, batch, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 model = onnx.load(path)
 for value in list(model.graph.input) + list(model.graph.output):
@@ -29,7 +29,7 @@ def run(count):
             x = torch.min(torch.max(x + g.sign() / 255, x0 - 8 / 255), x0 + 8 / 255).clamp(0, 1)
 
 
-run(20)
-start = time.perf_counter()
-run(steps)
-print(batch * steps / (time.perf_counter() - start))
+for line in sys.stdin:
+    start = time.perf_counter()
+    run(int(line))
+    print(batch * int(line) / (time.perf_counter() - start), flush=True)

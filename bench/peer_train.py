@@ -1,4 +1,4 @@
-"""Training steps per second of MLPerf Tiny's ResNet-8 in PyTorch: the peer of `pnpm bench train`.
+"""Training images per second of MLPerf Tiny's ResNet-8 in PyTorch: the peer of `pnpm bench train`.
 
 Float, and W4A4 with learned step sizes (LSQ) for activations and per-channel weights; cross-entropy, Adam, and the
 decoupled orthogonality penalty in the quantized one.
@@ -9,7 +9,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-mode, batch, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+mode, batch, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 torch.manual_seed(1)
 quantized = mode == "w4a4"
@@ -100,7 +100,7 @@ def run(count):
                     m.weight -= (4e-5 * g).view_as(m.weight)
 
 
-run(10)
-start = time.perf_counter()
-run(steps)
-print(batch * steps / (time.perf_counter() - start))
+for line in sys.stdin:
+    start = time.perf_counter()
+    run(int(line))
+    print(batch * int(line) / (time.perf_counter() - start), flush=True)
