@@ -101,14 +101,16 @@ export function convInputGrad(b: Builder, dy: Value, w: Value, x: Value, a: Conv
   const left = space.map(
     (d, i) => d - (a.strides[i]! * (out[i]! - 1) + a.dilations[i]! * (k[i + 2]! - 1) + 1 - a.pads[i]! - a.pads[i + rank]!),
   )
-  if (a.strides.every((s) => s === 1) && left.every((v) => v === 0) && a.group === 1) {
-    // Stride 1: a plain convolution with the kernel reversed and its channels swapped, which runtimes execute far faster.
+  // With one filter for every channel there is nothing to swap.
+  const each = k[1] === 1 && k[0] === a.group
+  if (a.strides.every((s) => s === 1) && left.every((v) => v === 0) && (a.group === 1 || each)) {
+    // Stride 1: a convolution with the kernel reversed and its channels swapped, which runtimes execute far faster.
     const axes = space.map((_, i) => i + 2)
     const reversed = b.emit(slice, [w], { axes, starts: axes.map(() => -1), ends: axes.map(() => -(2 ** 31)), steps: axes.map(() => -1) })
-    const swapped = b.emit(transpose, [reversed], { perm: [1, 0, ...axes] })
+    const swapped = each ? reversed : b.emit(transpose, [reversed], { perm: [1, 0, ...axes] })
     const full = (i: number): number => a.dilations[i]! * (k[i + 2]! - 1)
     const pads = [...space.map((_, i) => full(i) - a.pads[i]!), ...space.map((_, i) => full(i) - a.pads[i + rank]!)]
-    if (pads.every((p) => p >= 0)) return b.emit(conv, [dy, swapped], { strides: a.strides, pads, dilations: a.dilations, group: 1 })
+    if (pads.every((p) => p >= 0)) return b.emit(conv, [dy, swapped], { strides: a.strides, pads, dilations: a.dilations, group: a.group })
   }
   const pads = [...a.pads.slice(0, rank), ...space.map((_, i) => a.pads[i + rank]! + Math.max(0, -left[i]!))]
   return b.emit(convTranspose, [dy, w], { ...a, pads, outputPadding: left.map((v) => Math.max(0, v)) })

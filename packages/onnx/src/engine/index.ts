@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { createWorkerCalls, type Engine, type Graph, type Model, type Tensor } from '@dqc/core'
 import { writeModel } from '../write/write.ts'
+import { blockedConvolutions, blockLength, blockProbe } from './blocked.ts'
 
 export interface EngineOptions {
   /** Threads inside one operator. Default: onnxruntime's own choice (one per core). */
@@ -48,10 +49,27 @@ export function createOnnxEngine(options: EngineOptions = {}): OnnxEngine {
     const run = (tensors: readonly Tensor[]): Promise<Tensor[]> => ask({ type: 'run', session: id, inputs: tensors })
     return Object.assign(run, { inputNames: inputs, outputNames: outputs, release: () => ask<void>({ type: 'release', session: id }) })
   }
+  let asked: Promise<number> | null = null
+  /** Length of the runtime's channel blocks; 1 where it has none. */
+  const blocks = async (): Promise<number> => {
+    if (session.graphOptimizationLevel !== 'all' || session.executionProviders.some((p) => p !== 'cpu')) return 1
+    try {
+      const probe = await start(blockProbe(), { logSeverityLevel: 4 })
+      const length = await blockLength(probe)
+      await probe.release()
+      return length
+    } catch {
+      // A runtime that lacks these operators computes without them.
+      return 1
+    }
+  }
   return {
     name: 'onnxruntime',
     loadBytes: (bytes, quantizers = 'fused') => start(bytes, quantizers === 'fused' ? {} : AS_WRITTEN),
-    load: (graph: Graph) => start(writeModel({ ...graph, origin: null }), AS_WRITTEN),
+    load: async (graph: Graph) => {
+      asked ??= blocks()
+      return start(writeModel({ ...graph, origin: null }, blockedConvolutions(graph, await asked)), AS_WRITTEN)
+    },
     close,
   }
 }

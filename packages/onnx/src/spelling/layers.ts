@@ -228,7 +228,7 @@ const argAttrs = (r: NodeReader) => ({
   last: r.int('select_last_index', 0) === 1,
 })
 
-const windowAttrs = (a: core.Window) => [ints('strides', a.strides), ints('pads', a.pads), ints('dilations', a.dilations)]
+export const windowAttrs = (a: core.Window) => [ints('strides', a.strides), ints('pads', a.pads), ints('dilations', a.dilations)]
 
 /** ONNX's Gemm takes two axes; more go through MatMul. */
 const denseWrite: Write = (w, node, [x, weight, bias], outs) => {
