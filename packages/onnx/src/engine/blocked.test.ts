@@ -33,11 +33,11 @@ interface Case {
 
 const cases: readonly Case[] = [
   // Forward, and the gradient of x, which is a convolution with the weights turned round.
-  { what: 'all channels with all', x: [2, 16, 9, 7], w: [32, 16, 3, 3], attrs: { pads: [1, 1, 1, 1] }, bias: true, blocked: 2 },
-  { what: 'strides, one-sided pads', x: [2, 32, 8, 8], w: [16, 32, 3, 3], attrs: { strides: [2, 2], pads: [0, 0, 1, 1] }, blocked: 1 },
+  { what: 'all channels with all', x: [9, 16, 9, 7], w: [32, 16, 3, 3], attrs: { pads: [1, 1, 1, 1] }, bias: true, blocked: 2 },
+  { what: 'strides, one-sided pads', x: [33, 32, 8, 8], w: [16, 32, 3, 3], attrs: { strides: [2, 2], pads: [0, 0, 1, 1] }, blocked: 1 },
   {
     what: 'dilations, a kernel of unequal sides',
-    x: [1, 16, 9, 12],
+    x: [8, 16, 9, 12],
     w: [16, 16, 2, 3],
     attrs: { dilations: [2, 1] },
     bias: true,
@@ -45,16 +45,17 @@ const cases: readonly Case[] = [
   },
   {
     what: 'a filter for every channel',
-    x: [2, 48, 8, 8],
+    x: [8, 48, 8, 8],
     w: [48, 1, 3, 3],
     attrs: { group: 48, pads: [1, 1, 1, 1] },
     bias: true,
     blocked: 2,
   },
-  { what: 'channels that fill no block', x: [2, 12, 6, 6], w: [16, 12, 3, 3], blocked: 0 },
-  { what: 'a kernel of one place', x: [2, 16, 6, 6], w: [16, 16, 1, 1], blocked: 0 },
-  { what: 'groups of several channels', x: [2, 32, 6, 6], w: [32, 16, 3, 3], attrs: { group: 2 }, blocked: 0 },
-  { what: 'one dimension', x: [2, 16, 12], w: [16, 16, 3], attrs: { strides: [1], pads: [1, 1], dilations: [1] }, blocked: 0 },
+  { what: 'channels that fill no block', x: [32, 12, 6, 6], w: [16, 12, 3, 3], blocked: 0 },
+  { what: 'a kernel of one place', x: [32, 16, 6, 6], w: [16, 16, 1, 1], blocked: 0 },
+  { what: 'groups of several channels', x: [32, 32, 6, 6], w: [32, 16, 3, 3], attrs: { group: 2 }, blocked: 0 },
+  { what: 'too few positions for turning weights', x: [2, 16, 9, 7], w: [32, 16, 3, 3], attrs: { pads: [1, 1, 1, 1] }, blocked: 0 },
+  { what: 'one dimension', x: [64, 16, 12], w: [16, 16, 3], attrs: { strides: [1], pads: [1, 1], dilations: [1] }, blocked: 0 },
 ]
 
 function drawn(shape: readonly number[], seed: number): Tensor {

@@ -1,4 +1,4 @@
-import { type ConvAttrs, conv, createBuilder, type Graph, type Node, relu, tensorOf, type Value } from '@dqc/core'
+import { type ConvAttrs, conv, createBuilder, type Graph, type Node, relu, sizeOf, tensorOf, type Value } from '@dqc/core'
 import { writes } from '../spelling/index.ts'
 import { windowAttrs } from '../spelling/layers.ts'
 import { int, ints, shapeTensor, trimmed, type Write } from '../spelling/spelling.ts'
@@ -12,6 +12,8 @@ import type { LoadedModel } from './index.ts'
  */
 const DOMAIN = 'com.microsoft.nchwc'
 const CHANNELS = 64
+/** Weights are turned in every run, which takes longer than it saves where they meet fewer positions (batch × height × width). */
+const FEWEST_POSITIONS = 512
 
 /** A file that brings [1, 64, 1, 2] into the layout. */
 export function blockProbe(): Uint8Array {
@@ -74,6 +76,8 @@ function blocksOf(node: Node, b: number): { split: number[]; perm: number[] } | 
   const [O, C, h, w] = shape as [number, number, number, number]
   // A kernel of one place copies nothing.
   if (O % b !== 0 || h * w === 1) return null
+  const positions = node.outputs[0]!.shape!.filter((_, i) => i !== 1)
+  if (positions.every((d) => typeof d === 'number') && sizeOf(positions) < FEWEST_POSITIONS) return null
   if (group === 1 && C % b === 0) return { split: [O / b, b, C / b, b, h, w], perm: [0, 2, 4, 5, 3, 1] }
   if (group === O && C === 1) return { split: [O / b, b, h, w], perm: [0, 2, 3, 1] }
   return null
