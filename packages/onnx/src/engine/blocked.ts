@@ -1,4 +1,4 @@
-import { type ConvAttrs, conv, createBuilder, type Graph, type Node, relu, sizeOf, tensorOf, type Value } from '@dqc/core'
+import { type ConvAttrs, conv, createBuilder, type Graph, type Node, relu, shapeOf, sizeOf, tensorOf, type Value } from '@dqc/core'
 import { writes } from '../spelling/index.ts'
 import { windowAttrs } from '../spelling/layers.ts'
 import { int, ints, shapeTensor, trimmed, type Write } from '../spelling/spelling.ts'
@@ -43,13 +43,8 @@ export function blockedConvolutions(graph: Graph, b: number): WriteOptions {
     const a = node.attrs as ConvAttrs
     const shape = node.inputs[1]!.shape as number[]
     const [x, weight, bias] = ins as [string, string, string | undefined]
-    const [split, turned, weights, channels, y] = ['split', 'turned', 'weights', 'channels', 'blocks'].map((s) => w.temp(s)) as [
-      string,
-      string,
-      string,
-      string,
-      string,
-    ]
+    const [split, turned, weights] = [w.temp('split'), w.temp('turned'), w.temp('weights')]
+    const [channels, y] = [w.temp('channels'), w.temp('blocks')]
     w.node('Reshape', [weight, w.constant(shapeTensor(form.split))], [split])
     w.node('Transpose', [split], [turned], [ints('perm', form.perm)])
     w.node('Reshape', [turned, w.constant(shapeTensor(shape))], [weights])
@@ -71,12 +66,12 @@ function computedConvolutions(graph: Graph): Node[] {
 /** How weights [O, C/G, h, w] are cut and turned: [O/b, C/b, h, w, b of C, b of O], [O/b, 1, h, w, b of O] where every channel has its own filter. */
 function blocksOf(node: Node, b: number): { split: number[]; perm: number[] } | null {
   const { group } = node.attrs as ConvAttrs
-  const shape = node.inputs[1]!.shape
-  if (!shape || shape.length !== 4 || !shape.every((d) => typeof d === 'number')) return null
+  const { dtype, shape } = node.inputs[1]!
+  if (dtype !== 'float32' || !shape || shape.length !== 4 || !shape.every((d) => typeof d === 'number')) return null
   const [O, C, h, w] = shape as [number, number, number, number]
   // A kernel of one place copies nothing.
   if (O % b !== 0 || h * w === 1) return null
-  const positions = node.outputs[0]!.shape!.filter((_, i) => i !== 1)
+  const positions = shapeOf(node.outputs[0]).filter((_, i) => i !== 1)
   if (positions.every((d) => typeof d === 'number') && sizeOf(positions) < FEWEST_POSITIONS) return null
   if (group === 1 && C % b === 0) return { split: [O / b, b, C / b, b, h, w], perm: [0, 2, 4, 5, 3, 1] }
   if (group === O && C === 1) return { split: [O / b, b, h, w], perm: [0, 2, 3, 1] }
