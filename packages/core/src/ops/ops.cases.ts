@@ -196,6 +196,15 @@ export const cases: readonly Case[] = [
     ],
     attrs: win({ group: 4, strides: [2, 2], pads: [1, 1, 1, 1] }),
   },
+  {
+    op: conv,
+    note: 'depthwise, uneven pads and sides',
+    inputs: [
+      [2, 3, 6, 5],
+      [3, 1, 2, 3],
+    ],
+    attrs: win({ group: 3, pads: [1, 0, 0, 2] }),
+  },
   { op: conv, note: '1-D', inputs: [[2, 3, 9], [4, 3, 3], [4]], attrs: { strides: [2], pads: [1, 1], dilations: [1], group: 1 } },
   {
     op: conv,
