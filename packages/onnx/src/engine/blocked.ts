@@ -8,7 +8,7 @@ import type { LoadedModel } from './index.ts'
 /**
  * Operators of the layout in which ONNX Runtime convolves fastest: channels in blocks of a vector register's length b, [N, C/b, H, W, b]. It
  * takes to it by itself where weights are constant. Where they are computed, as in training, it copies what every window sees (im2col), which
- * takes about twice as long; so those convolutions are spelt in this layout here. Both the operators and b belong to the runtime on this processor.
+ * takes longer than computing in blocks; so those convolutions are spelt in this layout here. Both the operators and b belong to the runtime on this processor.
  */
 const DOMAIN = 'com.microsoft.nchwc'
 const CHANNELS = 64
