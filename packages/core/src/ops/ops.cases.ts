@@ -3,7 +3,7 @@ import { type Tensor, tensorOf } from '../ir/tensor.ts'
 import { expand, reduceSum, reshape } from './broadcasting.ts'
 import { conv, convTranspose, dense, matmul } from './conv.ts'
 import * as e from './elementwise.ts'
-import { fakeQuant } from './fakeQuant.ts'
+import { fakeQuant, insideGrid } from './fakeQuant.ts'
 import { detach, identity } from './foreign.ts'
 import * as int from './integer.ts'
 import { batchNorm, instanceNorm, layerNorm, localResponseNorm, logSoftmax, softmax } from './normalize.ts'
@@ -306,6 +306,20 @@ export const cases: readonly Case[] = [
     inputs: [[2, 3, 4], tensorOf('float64', [3], [0.25, 0.5, 0.1])],
     attrs: { lo: 0, hi: 15, axis: 1, fused: false },
     straightThrough: true,
+  },
+  {
+    op: insideGrid,
+    note: 'ends included',
+    inputs: [tensorOf('float32', [5], [-1.75, -1.76, 1.75, 1.76, 0]), tensorOf('float32', [], [0.25])],
+    attrs: { lo: -7, hi: 7, axis: null },
+    expect: [1, 0, 1, 0, 1],
+  },
+  {
+    op: insideGrid,
+    note: 'per channel',
+    inputs: [tensorOf('float32', [2, 2], [-0.1, 7.5, 7.5, 7.6]), tensorOf('float32', [2], [0.25, 0.5])],
+    attrs: { lo: 0, hi: 15, axis: 1 },
+    expect: [0, 1, 0, 0],
   },
   {
     op: int.quantize,

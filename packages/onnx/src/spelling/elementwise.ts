@@ -1,5 +1,5 @@
 import * as core from '@dqc/core'
-import { axisOf, type DType, knownShape, numbersOf, type Op, shapeOf, type Value } from '@dqc/core'
+import { axisOf, type DType, knownShape, type Node, numbersOf, type Op, shapeOf, type Value } from '@dqc/core'
 import { codeOf, dtypeOf } from '../proto/tensors.ts'
 import { Foreign, float, int, type NodeReader, type NodeWriter, plain, type Read, string, type Write } from './spelling.ts'
 
@@ -164,38 +164,59 @@ const siluWrite: Write = (w, node, [x], outs) => {
   w.node('Mul', [x!, gate], outs)
 }
 
-/** s·RNE(clip(x/s, lo, hi)) in plain float ops: what gradients and attacks run on. */
+/** x no further out than its grid reaches, in steps of s where channels have scales of their own; and x itself, in the same unit. */
+function clipped(w: NodeWriter, node: Node<core.GridEnds>, x: string, s: string): { from: string; inside: string; unit: string } {
+  const { lo, hi, axis } = node.attrs
+  const [value, scale] = node.inputs as [Value, Value]
+  const inside = w.temp('inside')
+  if (axis === null) {
+    // Steps are not computed for their own sake: quantizing divides anyway, and gradients only ask what was clipped.
+    const end = (steps: number): string => {
+      if (scale.data) return w.constant(core.scalar(steps * numbersOf(scale.data)[0]!))
+      if (steps === 0) return w.constant(core.scalar(0))
+      const name = w.temp('end')
+      w.node('Mul', [s, w.constant(core.scalar(steps))], [name])
+      return name
+    }
+    w.node('Clip', [x, end(lo), end(hi)], [inside])
+    return { from: x, inside, unit: s }
+  }
+  const shape = shapeOf(value).map((_, i) => (i === axis ? -1 : 1))
+  let unit: string
+  if (scale.data) {
+    const sizes = shape.map((d) => (d === -1 ? scale.data!.data.length : 1))
+    unit = w.constant(core.tensorOf('float32', sizes, numbersOf(scale.data)), 'scale')
+  } else w.node('Reshape', [s, w.constant(core.tensorOf('int64', [shape.length], shape))], [(unit = w.temp('scale'))])
+  const from = w.temp('steps')
+  w.node('Div', [x, unit], [from])
+  w.node('Clip', [from, w.constant(core.scalar(lo)), w.constant(core.scalar(hi))], [inside])
+  return { from, inside, unit }
+}
+
+const insideGridWrite: Write = (w, node, [x, s], outs) => {
+  const { from, inside } = clipped(w, node, x!, s!)
+  const same = w.temp('same')
+  w.node('Equal', [from, inside], [same])
+  w.node('Cast', [same], outs, [int('to', codeOf(node.outputs[0]!.dtype))])
+}
+
+/** s·RNE(clip(x/s, lo, hi)) in plain float ops: what gradients and attacks run on. Clipping first, between whole bounds, gives the same. */
 const fakeQuantWrite: Write = (w, node, [x, s], outs) => {
   const { lo, hi, axis } = node.attrs as core.FakeQuantAttrs
-  const [value, scale] = node.inputs as [Value, Value]
-  let by = s!
-  if (axis !== null) {
-    const shape = shapeOf(value).map((_, i) => (i === axis ? -1 : 1))
-    if (scale.data)
-      by = w.constant(
-        core.tensorOf(
-          'float32',
-          shape.map((d) => (d === -1 ? scale.data!.data.length : 1)),
-          numbersOf(scale.data),
-        ),
-        'scale',
-      )
-    else w.node('Reshape', [s!, w.constant(core.tensorOf('int64', [shape.length], shape))], [(by = w.temp('scale'))])
-  }
-  // Clipped before it is rounded, which between whole bounds is the same: gradients use the clipped steps too, and share them.
-  const [steps, inside, rounded] = [w.temp('steps'), w.temp('inside'), w.temp('rounded')]
-  w.node('Div', [x!, by], [steps])
-  w.node('Clip', [steps, w.constant(core.scalar(lo)), w.constant(core.scalar(hi))], [inside])
+  const { inside, unit } = clipped(w, node, x!, s!)
   const byte = lo >= 0 && hi <= 255 ? 'uint8' : lo >= -128 && hi <= 127 ? 'int8' : null
+  const rounded = w.temp('rounded')
   if (axis === null && byte) {
     // Steps that fit a byte are rounded on their way through one, which takes half as long.
     const zero = w.constant(core.tensorOf(byte, [], [0]), 'zero')
-    w.node('QuantizeLinear', [inside, w.constant(core.scalar(1)), zero], [rounded])
-    w.node('DequantizeLinear', [rounded, by, zero], outs)
+    w.node('QuantizeLinear', [inside, unit, zero], [rounded])
+    w.node('DequantizeLinear', [rounded, unit, zero], outs)
     return
   }
-  w.node('Round', [inside], [rounded])
-  w.node('Mul', [rounded, by], outs)
+  let steps = inside
+  if (axis === null) w.node('Div', [inside, unit], [(steps = w.temp('steps'))])
+  w.node('Round', [steps], [rounded])
+  w.node('Mul', [rounded, unit], outs)
 }
 
 const binaryNames: [Op, string][] = [
@@ -260,4 +281,5 @@ export const write: [Op, Write][] = [
   [core.clip, clipWrite],
   [core.cast, plain('Cast', (a: { to: DType }) => [int('to', codeOf(a.to))])],
   [core.fakeQuant, fakeQuantWrite],
+  [core.insideGrid, insideGridWrite],
 ]
