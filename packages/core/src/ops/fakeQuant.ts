@@ -9,11 +9,14 @@ import { div, mul, sub } from './elementwise.ts'
 import { quantize } from './integer.ts'
 import { shapeOf, typed } from './shapes.ts'
 
-export interface FakeQuantAttrs {
+export interface GridEnds {
   readonly lo: number
   readonly hi: number
   /** Axis of x that the scales belong to; null for one scale. */
   readonly axis: number | null
+}
+
+export interface FakeQuantAttrs extends GridEnds {
   /** Whether the op that makes x computes on this grid in integers; otherwise x is real and is quantized here. */
   readonly fused: boolean
 }
@@ -27,12 +30,6 @@ const scalesOf = (x: Tensor, scale: Tensor, axis: number | null): ((i: number) =
   const s = numbersOf(scale)
   const inner = axis === null ? 1 : sizeOf(x.shape.slice(axis + 1))
   return axis === null ? () => s[0]! : (i) => s[Math.floor(i / inner) % s.length]!
-}
-
-export interface GridEnds {
-  readonly lo: number
-  readonly hi: number
-  readonly axis: number | null
 }
 
 /** y = 1 where lo·s ≤ x ≤ hi·s, 0 elsewhere: where quantizing is a matter of rounding alone, and gradients pass. */
