@@ -43,6 +43,10 @@ const cases: [string, Graph<'float'>][] = [
   ['dense on more axes', single(core.dense, {}, [normal([3, 5]), normal([3])], [1, 2, 5])],
   ['maximum pool, padded', single(core.maxPool, { ...win([2, 2], [1, 1, 1, 1]), kernel: [3, 3], ceil: false })],
   ['average pool', single(core.averagePool, { ...win([2, 2], [0, 0, 0, 0]), kernel: [2, 2], ceil: false, countIncludePad: false })],
+  [
+    'average pool that counts its pads',
+    single(core.averagePool, { ...win([1, 1], [1, 1, 1, 1]), kernel: [3, 3], ceil: false, countIncludePad: true }),
+  ],
   ['global average pool', single(core.globalAveragePool, {})],
   ['softmax over channels', single(core.softmax, { axis: 1 })],
   ['sum with a constant per channel', single(core.add, {}, [normal([4, 1, 1])])],

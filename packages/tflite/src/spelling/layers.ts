@@ -308,11 +308,13 @@ const poolWrite =
           : Math.max(p, ((out[i - 2] as number) - 1) * a.strides[i - 2]! + a.kernel[i - 2]! - d - pads[i - 2]!)
       })
     const window = { ...a, pads }
-    const average = type === 'AVERAGE_POOL_2D'
     const code = paddingFor(pads, axesOf(x, a.kernel, window))
-    if (average && code !== Padding.VALID && (code === null ? !a.countIncludePad || a.ceil : a.countIncludePad))
-      throw errors.unsupportedTarget(`an average over pads [${pads}] that are neither SAME nor counted`)
-    const [from, padding] = average && code === null ? [padded(w, x, pads, false), Padding.VALID] : windowed(w, x, a.kernel, window, true)
+    const average = type === 'AVERAGE_POOL_2D' && code !== Padding.VALID
+    // An average counts no pads of its own: those that count are zeros of the tensor.
+    const counted = average && a.countIncludePad
+    if (average && (counted ? a.ceil : code === null))
+      throw errors.unsupportedTarget(`an average over pads [${pads}] that are ${counted ? 'counted in part' : 'neither SAME nor counted'}`)
+    const [from, padding] = counted ? [padded(w, x, pads, false), Padding.VALID] : windowed(w, x, a.kernel, window, true)
     w.output(node, 'file', true, (to, fusedActivationFunction) =>
       w.add(type, {
         inputs: [from],
