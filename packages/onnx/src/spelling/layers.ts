@@ -242,14 +242,14 @@ const denseWrite: Write = (w, node, [x, weight, bias], outs) => {
   if (bias) w.node('Add', [product, bias], outs)
 }
 
-/** The forward indices say where each maximum came from. Windows that do not overlap are unpooled; others scatter. */
+/** The forward indices say where each maximum came from. Windows that neither overlap nor hang over the end are unpooled; others scatter. */
 const maxPoolGradWrite: Write = (w, node, [x, dy], outs) => {
   const a = node.attrs as core.MaxPoolAttrs
   const attributes = [ints('kernel_shape', a.kernel), ...windowAttrs(a), int('ceil_mode', a.ceil ? 1 : 0)]
   const [y, indices, shape] = [w.temp('pooled'), w.temp('indices'), w.temp('shape')]
   w.node('MaxPool', [x!], [y, indices], attributes)
   w.node('Shape', [x!], [shape])
-  if (a.kernel.every((k, i) => k <= a.strides[i]! && a.dilations[i] === 1) && a.pads.every((p) => p === 0)) {
+  if (!a.ceil && a.kernel.every((k, i) => k <= a.strides[i]! && a.dilations[i] === 1) && a.pads.every((p) => p === 0)) {
     w.node('MaxUnpool', [dy!, indices, shape], outs, [ints('kernel_shape', a.kernel), ints('strides', a.strides)])
     return
   }

@@ -1,6 +1,17 @@
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'
-import { createBuilder, createRandom, differentiate, evaluate, fakeQuant, type Graph, numbersOf, type Tensor, tensorOf } from '@dqc/core'
+import {
+  createBuilder,
+  createRandom,
+  differentiate,
+  evaluate,
+  fakeQuant,
+  type Graph,
+  maxPool,
+  numbersOf,
+  type Tensor,
+  tensorOf,
+} from '@dqc/core'
 import { createOnnxEngine } from './index.ts'
 
 const engine = createOnnxEngine({ threads: 1 })
@@ -64,4 +75,40 @@ describe('quantizers that are trained', () => {
             )
           })
       })
+})
+
+describe('maximum pools', () => {
+  const none = { pads: [0, 0, 0, 0], dilations: [1, 1], ceil: false }
+  const pools = {
+    'windows side by side': { ...none, kernel: [2, 2], strides: [2, 2] },
+    'the last windows hang over': { ...none, kernel: [2, 2], strides: [2, 2], ceil: true },
+    'windows that overlap, with pads': { ...none, kernel: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] },
+    'dilated windows': { ...none, kernel: [2, 2], strides: [2, 2], dilations: [2, 2] },
+  }
+  for (const [what, attrs] of Object.entries(pools))
+    it(`${what}: the reference's gradient`, async () => {
+      const random = createRandom(6)
+      const x = tensorOf(
+        'float32',
+        [2, 3, 7, 7],
+        Float32Array.from({ length: 294 }, () => random.normal()),
+      )
+      const b = createBuilder()
+      const v = b.input('x', x)
+      const y = b.emit(maxPool, [v], attrs)
+      const n = (y.shape as number[]).reduce((p, d) => p * d, 1)
+      const dy = b.constant(
+        tensorOf(
+          'float32',
+          y.shape as number[],
+          Float32Array.from({ length: n }, (_, i) => i + 1),
+        ),
+        'dy',
+      )
+      const graph = b.build('float', differentiate(b, [{ y, dy }], [v]))
+      const model = await engine.load(graph)
+      const [dx] = await model([x])
+      await model.release()
+      assert.deepEqual(listed(dx!), listed(evaluate(graph, [x])[0]!))
+    })
 })
