@@ -18,9 +18,14 @@ export interface WorkerCalls {
   close(): Promise<void>
 }
 
-/** Starts the worker at the first call. Errors become CompileError that names the runtime; only pending work keeps the process alive. */
+/**
+ * Starts the worker at the first call. Errors become CompileError that names the runtime; only pending work keeps the process alive. A worker
+ * that died takes all it held with it: whatever is asked afterwards is told why.
+ */
 export function createWorkerCalls(runtime: string, start: () => WorkerLike): WorkerCalls {
   let worker: WorkerLike | null = null
+  /** Why the worker died; null while it lives. */
+  let died: string | null = null
   let next = 0
   const waiting = new Map<number, { resolve: (v: any) => void; reject: (e: Error) => void }>()
   const fail = (what: string): void => {
@@ -36,12 +41,17 @@ export function createWorkerCalls(runtime: string, start: () => WorkerLike): Wor
       if (m.error !== undefined) entry?.reject(errors.unsupportedModel(m.error.replace(/\s+/g, ' '), runtime))
       else entry?.resolve(m.value)
     })
-    w.on('error', (e) => fail(e instanceof Error ? e.message : String(e)))
-    w.on('exit', () => fail('the worker ended'))
+    const end = (why: string): void => {
+      if (worker === w) died ??= why
+      fail(died ?? why)
+    }
+    w.on('error', (e) => end(e instanceof Error ? e.message : String(e)))
+    w.on('exit', () => end('the worker ended'))
     return w
   }
   return {
     ask<T>(message: object): Promise<T> {
+      if (died !== null) return Promise.reject(errors.unsupportedModel(died, runtime))
       worker ??= launch()
       const w = worker
       return new Promise<T>((resolve, reject) => {
@@ -54,6 +64,7 @@ export function createWorkerCalls(runtime: string, start: () => WorkerLike): Wor
     async close() {
       const w = worker
       worker = null
+      died = null
       await w?.terminate()
     },
   }
