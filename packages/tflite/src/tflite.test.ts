@@ -47,6 +47,10 @@ const cases: [string, Graph<'float'>][] = [
     'average pool that counts its pads',
     single(core.averagePool, { ...win([1, 1], [1, 1, 1, 1]), kernel: [3, 3], ceil: false, countIncludePad: true }),
   ],
+  [
+    'average pool that rounds its size up, with nothing left over',
+    single(core.averagePool, { ...win([1, 1], [1, 1, 1, 1]), kernel: [3, 3], ceil: true, countIncludePad: true }),
+  ],
   ['global average pool', single(core.globalAveragePool, {})],
   ['softmax over channels', single(core.softmax, { axis: 1 })],
   ['sum with a constant per channel', single(core.add, {}, [normal([4, 1, 1])])],

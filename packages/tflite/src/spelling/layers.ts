@@ -3,6 +3,7 @@ import {
   type Dim,
   errors,
   isConstant,
+  isKnown,
   type Node,
   numbersOf,
   type Op,
@@ -312,7 +313,8 @@ const poolWrite =
     const average = type === 'AVERAGE_POOL_2D' && code !== Padding.VALID
     // An average counts no pads of its own: those that count are zeros of the tensor.
     const counted = average && a.countIncludePad
-    if (average && (counted ? a.ceil : code === null))
+    const hangsOver = a.ceil && (pads.some((p, i) => p !== a.pads[i]) || !isKnown(shapeOf(x).slice(2)))
+    if (average && (counted ? hangsOver : code === null))
       throw errors.unsupportedTarget(`an average over pads [${pads}] that are ${counted ? 'counted in part' : 'neither SAME nor counted'}`)
     const [from, padding] = counted ? [padded(w, x, pads, false), Padding.VALID] : windowed(w, x, a.kernel, window, true)
     w.output(node, 'file', true, (to, fusedActivationFunction) =>
