@@ -62,27 +62,33 @@ export async function finetuneNetwork(
   from?: TrainingState,
 ): Promise<Finetuned> {
   const trainable = createTrainable(problem.graph, problem.plan ?? floatPlan, o)
-  const judge = await createValidator(engine, trainable.network, problem, o)
+  const loaded: Model[] = []
+  const load = async (g: Graph): Promise<Model> => {
+    const model = await engine.load(g)
+    loaded.push(model)
+    return model
+  }
   try {
-    const state = await train(engine, { ...problem, trainable }, o, { ...hooks, validate: judge.validate }, from)
+    const validate = await createValidator(load, trainable.network, problem, o)
+    const state = await train(engine, { ...problem, trainable }, o, { ...hooks, validate }, from)
     const { graph, plan } = trainable.restore(state.best?.parameters ?? trainable.initial)
     return { graph, plan, state }
   } finally {
-    await judge.release()
+    for (const m of loaded) await m.release()
   }
 }
 
 async function createValidator(
-  engine: Engine,
+  load: (graph: Graph) => Promise<Model>,
   network: Graph,
   problem: FinetuneProblem,
   o: FinetuneOptions,
-): Promise<{ validate: (parameters: Tensor) => Promise<Validation>; release: () => Promise<void> }> {
+): Promise<(parameters: Tensor) => Promise<Validation>> {
   const { preprocessing, objective } = problem
   const { evaluation, batch, epsilon, square } = o.validation
-  const model = await engine.load(scoringGraph(network, preprocessing))
-  const attack = objective === 'classify' ? await engine.load(attackStep(network, preprocessing, objective, 'linf')) : null
-  const teacher = problem.teacher ? await engine.load(scoringGraph(problem.teacher, preprocessing)) : null
+  const model = await load(scoringGraph(network, preprocessing))
+  const attack = objective === 'classify' ? await load(attackStep(network, preprocessing, objective, 'linf')) : null
+  const teacher = problem.teacher ? await load(scoringGraph(problem.teacher, preprocessing)) : null
   const pgd = namedAttack('pgd', { epsilon, norm: 'linf', steps: o.validation.steps, restarts: 1 })
   const size = Math.min(batch, evaluation.samples)
   // Whole batches only: some networks take no other.
@@ -146,10 +152,5 @@ async function createValidator(
     for (let from = 0; from < n; from += size) all.push(...answers((await teacher!([await evaluation.pixels(from, from + size)]))[0]!))
     return Int32Array.from(all)
   }
-  return {
-    validate,
-    release: async () => {
-      for (const m of [model, attack, teacher]) await m?.release()
-    },
-  }
+  return validate
 }

@@ -99,11 +99,15 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
   const target = o.objective === 'classify' ? (labels ?? winners(b, follow!)) : follow!
   let x = pixels
   if (start) {
-    const part = (v: Value, from: number, to: number): Value => b.emit(slice, [v], { axes: [0], starts: [from], ends: [to], steps: [1] })
-    const fixed = { x0: part(pixels, 0, some), target: part(target, 0, some), epsilon: epsilon!, alpha: alpha! }
-    let moved = start
+    const part = (v: Value, from: number, to: number): Value =>
+      from === 0 && to === o.batch ? v : b.emit(slice, [v], { axes: [0], starts: [from], ends: [to], steps: [1] })
+    const completed = (v: Value): Value => (some === o.batch ? v : b.emit(concat, [v, part(pixels, some, o.batch)], { axis: 0 }))
+    // Networks of a fixed batch take no part of one: there the clean samples go along.
+    const n = typeof trainable.source.inputs[0]!.shape![0] === 'number' ? o.batch : some
+    const fixed = { x0: part(pixels, 0, n), target: part(target, 0, n), epsilon: epsilon!, alpha: alpha! }
+    let moved = n === some ? start : completed(start)
     for (let k = 0; k < o.adversary!.steps; k++) moved = ascend(b, forward, { x: moved, ...fixed }, o.preprocessing, o.objective, 'linf')
-    x = some === o.batch ? moved : b.emit(concat, [moved, part(pixels, some, o.batch)], { axis: 0 })
+    x = completed(n === some ? moved : part(moved, 0, some))
   }
   const z = forward(feedPixels(b, x, o.preprocessing))
   const { loss, dz, correct } = o.objective === 'classify' ? classification(b, z, follow, target, o) : regression(b, z, target)
@@ -164,7 +168,7 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
     )
   }
   const graph = prune(b.build('qdq', [moved, ...next, loss, correct, penalty]))
-  const directions = graph.inputs.filter((v) => v.name.startsWith(DIRECTION))
+  const directed = graph.inputs.flatMap((v) => trainable.layers.find(({ node }) => directionName(node) === v.name)?.node ?? [])
   return {
     graph,
     feed: (p, m, now) => [
@@ -176,16 +180,20 @@ export function trainingStep(trainable: Trainable, teacher: Graph | null, o: Ste
       scalar(now.rate),
       ...(push ? [scalar(now.push)] : []),
       ...m.map((_, k) => scalar(1 / (1 - MOMENTS[k]! ** now.t))),
-      ...directions.map((v) => randomDirection(v.shape as number[], now.random)),
+      ...directed.map((node) => randomDirection(node, now.random)),
     ],
   }
 }
 
-const DIRECTION = 'direction.'
+const directionName = (node: Node): string => `direction.${node.outputs[0]!.name}`
+/** One sample of what a layer reads. */
+const directionShape = (node: Node): number[] => [1, ...(node.inputs[0]!.shape!.slice(1) as number[])]
 
-/** Normal numbers whose outer product has the mean I/positions, so that the penalty of a convolution does not grow with its image. */
-function randomDirection(shape: readonly number[], random: Random): Tensor {
-  const by = 1 / Math.sqrt(sizeOf(shape.slice(2)))
+/** Normal numbers whose outer product has the mean I/positions, so that the penalty of a layer does not grow with its image or sequence. */
+function randomDirection(node: Node, random: Random): Tensor {
+  const shape = directionShape(node)
+  const channels = shape.at(node.op.weights!(node.attrs).inAxis)!
+  const by = Math.sqrt(channels / sizeOf(shape))
   return tensorOf(
     'float32',
     shape,
@@ -300,5 +308,4 @@ const joined = (b: Builder, values: readonly Value[]): Value =>
     { axis: 0 },
   )
 
-const directionFor = (b: Builder, node: Node): Value =>
-  b.input(`${DIRECTION}${node.outputs[0]!.name}`, { dtype: 'float32', shape: [1, ...node.inputs[0]!.shape!.slice(1)] })
+const directionFor = (b: Builder, node: Node): Value => b.input(directionName(node), { dtype: 'float32', shape: directionShape(node) })

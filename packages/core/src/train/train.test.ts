@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
+import { finetuneNetwork } from '../compile/finetuneNetwork.ts'
 import { type Builder, createBuilder } from '../ir/builder.ts'
-import type { Graph, Node, Value } from '../ir/graph.ts'
+import type { Dim, Graph, Node, Value } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
 import { reshape } from '../ops/broadcasting.ts'
 import { conv, dense } from '../ops/conv.ts'
-import { add, relu } from '../ops/elementwise.ts'
+import { add, relu, sigmoid } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { concat, transpose } from '../ops/structure.ts'
 import { balance } from '../passes/balance.ts'
@@ -16,12 +17,14 @@ import { insertQuantizers, planQuantization } from '../passes/insertQuantizers.t
 import { calibrate } from '../quant/calibrate.ts'
 import type { KernelRules } from '../quant/rules.ts'
 import { freeScheme } from '../quant/spec.ts'
+import type { Engine } from '../run/engine.ts'
 import { evaluate, referenceEngine } from '../run/reference.ts'
 import { augment } from './augment.ts'
 import { course, radius, startState, type TrainingData, type TrainingOptions, type TrainingProblem, train } from './finetune.ts'
 import { initializeWeights, normalizeLayers } from './initialize.ts'
 import { operatorNorms } from './lipschitz.ts'
 import { matrixPenalty, operatorPenalty, type PenaltyForm, penaltyForms, sumFactors } from './orthogonality.ts'
+import { trainingStep } from './step.ts'
 import { createTrainable, floatPlan } from './trainable.ts'
 
 const random = createRandom(11)
@@ -39,18 +42,18 @@ const uniform = (shape: readonly number[]): Tensor =>
   )
 
 /** conv · relu · (conv + conv shortcut) · relu · pool · dense, on 1 × 6 × 6 images of 3 classes. */
-function network(): Graph<'float'> {
+function network(samples: Dim = 'N'): Graph<'float'> {
   const b = createBuilder()
   const r = createRandom(9)
   const attrs = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1 }
-  const x = b.input('x', { dtype: 'float32', shape: ['N', 1, 6, 6] })
+  const x = b.input('x', { dtype: 'float32', shape: [samples, 1, 6, 6] })
   const layer = (v: typeof x, o: number, i: number, name: string): typeof x =>
     b.emit(conv, [v, b.constant(normal([o, i, 3, 3], 0.4, r), `${name}.w`), b.constant(normal([o], 0.1, r), `${name}.b`)], attrs, {
       outputs: [name],
     })
   const h = b.emit(relu, [layer(x, 6, 1, 'c1')], {}, { outputs: ['r1'] })
   const s = b.emit(relu, [b.emit(add, [layer(h, 6, 6, 'c2'), h], {}, { outputs: ['s'] })], {}, { outputs: ['r2'] })
-  const p = b.emit(reshape, [b.emit(globalAveragePool, [s], {})], { shape: [0, 6] })
+  const p = b.emit(reshape, [b.emit(globalAveragePool, [s], {})], { shape: [typeof samples === 'number' ? samples : 0, 6] })
   const z = b.emit(dense, [p, b.constant(normal([3, 6], 1, r), 'd.w'), b.constant(normal([3], 0.1, r), 'd.b')], {}, { outputs: ['z'] })
   return b.build('float', [z])
 }
@@ -150,6 +153,39 @@ describe('a trainable network', () => {
     const { plan: after } = t.restore(state.parameters)
     for (const [name, q] of plan.grids) assert.ok(Math.abs(after.grids.get(name)!.scale[0]! / q.scale[0]! - 1) < 1e-5)
     assert.notDeepEqual(after.weights.get('c2')!.scale, plan.weights.get('c2')!.scale)
+  })
+  it('leaves grids that a kernel prescribes where they are, whoever shares them', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 3] })
+    const d = b.emit(dense, [x, b.constant(normal([4, 3]), 'w'), null], {}, { outputs: ['d'] })
+    const s = b.emit(sigmoid, [d], {}, { outputs: ['s'] })
+    const graph = b.build('float', [b.emit(reshape, [s], { shape: [0, 2, 2] }, { outputs: ['z'] })])
+    const grid = { scale: Float32Array.of(1 / 256), axis: null, lo: 0, hi: 255 }
+    const plan = { ...floatPlan, grids: new Map([...['s', 'z'].map((k) => [k, grid] as const), ['d', { ...grid }]]) }
+    const scales = (fixedGrid: (n: Node) => boolean): string[] =>
+      createTrainable(graph, plan, { fixedGrid })
+        .parameters.filter((p) => p.role === 'scale')
+        .map((p) => p.name)
+    assert.deepEqual(
+      scales(() => false),
+      ['d', 's'],
+    )
+    assert.deepEqual(
+      scales((n) => n.op === sigmoid),
+      ['d'],
+    )
+  })
+  it('leaves numbers that a frozen layer shares where they are', () => {
+    const b = createBuilder()
+    const w = b.constant(normal([3, 3]), 'w')
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 3] })
+    const first = b.emit(dense, [x, w, null], {}, { outputs: ['first'] })
+    const graph = b.build('float', [b.emit(dense, [first, w, b.constant(normal([3]), 'b')], {}, { outputs: ['second'] })])
+    const t = createTrainable(graph, floatPlan, { frozen: (n) => n.outputs[0]!.name === 'first' })
+    assert.deepEqual(
+      t.parameters.map((p) => p.name),
+      [],
+    )
   })
 })
 
@@ -258,6 +294,15 @@ describe('training', () => {
       [0.05, 0.1, 0.1],
     )
   })
+  it('perturbs the same share of a batch that the network fixes', async () => {
+    const o: TrainingOptions = { ...options, steps: 3, adversary: { epsilon: 0.1, steps: 2, share: 0.5, ramp: 0.5 } }
+    const at = async (samples: Dim): Promise<Float32Array> => {
+      const graph = network(samples)
+      const p = { trainable: createTrainable(graph, floatPlan), teacher: graph, data, objective: 'classify', preprocessing: unit } as const
+      return (await train(referenceEngine, p, o, flatScore)).parameters
+    }
+    assert.deepEqual(await at(o.batch), await at('N'))
+  })
   it('the penalty is not scaled away by the optimizer', async () => {
     const penalty = async (beta: number): Promise<number> =>
       (await train(referenceEngine, await problem(false), { ...options, beta }, flatScore)).curve.at(-1)!.penalty
@@ -273,6 +318,33 @@ describe('training', () => {
     }
     const [plain, convex] = [await norm(false), await norm(true)]
     assert.ok(Math.abs(plain - 1) < 0.1 && Math.abs(convex - 0.5) < 0.1, `${plain} and ${convex}`)
+  })
+  it('lets go of what it loaded when a later load fails', async () => {
+    let held = 0
+    const engine: Engine = {
+      ...referenceEngine,
+      load: async (graph) => {
+        if (held === 2) throw new Error('out of memory')
+        const model = await referenceEngine.load(graph)
+        held++
+        return Object.assign((fed: readonly Tensor[]) => model(fed), {
+          release: async () => {
+            held--
+            await model.release()
+          },
+        })
+      },
+    }
+    const graph = network()
+    const evaluation = {
+      samples: 8,
+      labels: labels.slice(0, 8),
+      pixels: async (from: number, to: number) => pick([...Array(to).keys()].slice(from)),
+    }
+    const validation = { evaluation, batch: 8, channelsLast: false, epsilon: 0.1, steps: 1, square: null }
+    const whole = { graph, plan: null, teacher: graph, data, objective: 'classify', preprocessing: unit } as const
+    await assert.rejects(finetuneNetwork(engine, whole, { ...options, validation }), /out of memory/)
+    assert.equal(held, 0)
   })
   it('warms up, then falls as a cosine', () => {
     const o = { steps: 100, warmup: 10 }
@@ -324,6 +396,28 @@ describe('Lipschitz penalties', () => {
           assert.ok(Math.abs(slope - g[i]!) < 0.02 * Math.max(1, Math.abs(slope)), `${slope} and ${g[i]}`)
         }
       })
+  it('directions of the operator penalty shrink with the places that a layer reads, whichever axis counts channels', () => {
+    const drawn = (shape: readonly number[], layer: (b: Builder, x: Value) => Value): number => {
+      const b = createBuilder()
+      const z = layer(b, b.input('x', { dtype: 'float32', shape: ['N', ...shape] }))
+      const t = createTrainable(b.build('float', [z]), floatPlan)
+      const o = { ...options, objective: 'deviate', preprocessing: unit, labelled: false, penalty: 'operator' } as const
+      const step = trainingStep(t, t.source, o)
+      const now = { pixels: images, labels: null, attack: null, rate: 1, push: 1, t: 1, random: createRandom(3) }
+      const u = numbersOf(step.feed(images, [], now).at(-1)!) as Float32Array
+      assert.equal(u.length, sizeOf(shape))
+      return u.reduce((s, v) => s + v * v, 0) / u.length
+    }
+    const full = (b: Builder, x: Value): Value => b.emit(dense, [x, b.constant(normal([64, 64]), 'w'), null], {})
+    const attrs = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1 }
+    const windows = (b: Builder, x: Value): Value => b.emit(conv, [x, b.constant(normal([2, 8, 3, 3]), 'w')], attrs)
+    for (const [have, places] of [
+      [drawn([64], full), 1],
+      [drawn([16, 64], full), 16],
+      [drawn([8, 6, 6], windows), 36],
+    ] as const)
+      assert.ok(Math.abs(have * places - 1) < 0.4, `${have} for ${places} places`)
+  })
   it('orthogonal weights cost nothing; the hinge forgives small ones', () => {
     const { graph } = build([4, 2, 3, 3], 1, 'hinge')
     const tiny = tensorOf('float32', [4, 2, 3, 3], new Float32Array(72).fill(0.01))

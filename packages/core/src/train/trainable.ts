@@ -107,12 +107,16 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
       : [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY]
     ofGrid.set(q, addParameter({ name, role: 'scale', shape: q.axis === null ? [] : [q.scale.length], rate: SCALE_RATE, lo, hi }, start))
   }
-  const fed = new Set(graph.inputs.flatMap((v) => plan.grids.get(v.name) ?? []))
+  const frozen = (node: Node): boolean => options.frozen?.(node) ?? false
+  // Grids that the input or a kernel prescribes, whoever else shares them, and numbers that a frozen layer reads, whoever else reads them.
+  const makers = graph.nodes.filter((n) => options.fixedGrid?.(n)).flatMap((n) => n.outputs)
+  const fixed = new Set([...graph.inputs, ...makers].flatMap((v) => plan.grids.get(v.name) ?? []))
+  const kept = new Set(graph.nodes.filter(frozen).flatMap((n) => n.inputs))
   for (const node of graph.nodes) {
     const info = node.op.weights?.(node.attrs)
     const weight = info ? node.inputs[info.weight] : null
     const name = node.outputs[0]!.name
-    if (info && isConstant(weight) && weight.dtype === 'float32' && !options.frozen?.(node)) {
+    if (info && isConstant(weight) && weight.dtype === 'float32' && !kept.has(weight)) {
       const w = numbersOf(weight.data) as Float32Array
       const shape = weight.data.shape
       let p = ofConstant.get(weight)
@@ -122,7 +126,7 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
       }
       layers.push({ node, weight: p })
       const bias = info.bias === null ? null : node.inputs[info.bias]
-      if (isConstant(bias) && !ofConstant.has(bias)) {
+      if (isConstant(bias) && !ofConstant.has(bias) && !kept.has(bias)) {
         const v = numbersOf(bias.data) as Float32Array
         const fanIn = sizeOf(shape) / shape[info.axis]!
         const rate = Math.max(rms(v), BIAS_SHARE * rms(w) * Math.sqrt(fanIn))
@@ -130,12 +134,12 @@ export function createTrainable(graph: Graph<'float'>, plan: QuantPlan, options:
       }
     }
     const grid = plan.weights.get(name)
-    if (grid && info && !options.frozen?.(node)) addGrid(grid, `${name}.weights`, null)
+    if (grid && info && !frozen(node)) addGrid(grid, `${name}.weights`, null)
   }
   for (const node of graph.nodes)
     for (const v of node.outputs) {
       const q = plan.grids.get(v.name)
-      if (q && !fed.has(q) && !options.fixedGrid?.(node)) addGrid(q, v.name, options.activationBounds ?? null)
+      if (q && !fixed.has(q)) addGrid(q, v.name, options.activationBounds ?? null)
     }
 
   const split = (b: Builder, flat: Value): readonly Value[] =>
