@@ -125,6 +125,36 @@ describe('convert', () => {
     }
   })
 
+  it('dense layers over a sequence keep an open batch, in either format', async () => {
+    const b = core.createBuilder()
+    const random = core.createRandom(4)
+    const drawn = (shape: number[]): core.Value =>
+      b.constant(
+        core.tensorOf(
+          'float32',
+          shape,
+          Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
+        ),
+      )
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 5, 6] })
+    const h = b.emit(core.relu, [b.emit(core.dense, [x, drawn([8, 6]), drawn([8])], {})], {})
+    const model = writeModel(b.build('float', [b.emit(core.dense, [h, drawn([4, 8]), drawn([4])], {})]))
+    for (const format of ['qoperator', 'qdq'] as const) {
+      const r = await one(model, {
+        bits: 4,
+        format,
+        samples: 32,
+        calibSamples: 64,
+        task: 'regress',
+        attacks: [],
+        finetune: 'off',
+        out: null,
+      })
+      assert.equal(r.artifact.mismatches, 0)
+      assert.deepEqual(r.floatNodes, [])
+    }
+  })
+
   it('the same input, options and seed give the same bytes; another seed another calibration', async () => {
     const bytes = async (seed: number): Promise<string> => (await one(digits, { ...quick, bits: 4, seed })).artifact.files[0]!.sha256
     const [a, b, c] = [await bytes(0), await bytes(0), await bytes(1)]

@@ -204,7 +204,8 @@ const denseRule =
           MICROSOFT,
         ),
       )
-    if (flat) w.node('Reshape', [to, w.constant(shapeTensor(core.reshapeTarget(shapeOf(node.inputs[0]), shape)))], [out!])
+    // The rows that come back are those of all leading axes: no size of theirs is the batch's.
+    if (flat) w.node('Reshape', [to, w.constant(shapeTensor(core.reshapeTarget([], shape)))], [out!])
   }
 
 /** Two activations: x, scale, zero, y, scale, zero, scale, zero. */
