@@ -6,6 +6,7 @@ import {
   evaluate,
   type Graph,
   lower,
+  mod,
   mul,
   numbersOf,
   prepare,
@@ -108,6 +109,45 @@ describe('what files of real numbers say', () => {
     assert.equal(ends.rawData && new DataView(ends.rawData.buffer, ends.rawData.byteOffset).getBigInt64(0, true), 2n ** 63n - 1n)
     const consts = [constant('s', 'int64', [1], [1]), ends, constant('a', 'int64', [1], [1])]
     await same(file({ nodes: [node('Slice', ['x', 's', 'e', 'a'], ['y'])], inputs: { x: ['float32', [1, 5]] }, constants: consts }), row)
+  })
+
+  for (const fmod of [0, 1])
+    it(`remainders with the sign of the ${fmod ? 'dividend' : 'divisor'}`, async () => {
+      const [dtype, x, y] = fmod
+        ? (['float32', [5.5, -5.5, 7, -7], [2, 2, -3, -3]] as const)
+        : (['int64', [5, -5, 7, -7], [2, 2, -3, -3]] as const)
+      const nodes = [node('Mod', ['x', 'd'], ['y'], [int('fmod', fmod)])]
+      const m = file({ nodes, inputs: { x: [dtype, [4]] }, constants: [constant('d', dtype, [4], y)], output: dtype })
+      await same(m, tensorOf(dtype, [4], x))
+    })
+  it('real remainders with the sign of the divisor are written, though Mod takes integers alone', async () => {
+    const b = createBuilder()
+    const y = b.emit(mod, [b.input('x', { dtype: 'float32', shape: [4] }), b.constant(floats([4], [2, 2, -3, -3]))], {})
+    close(list(await byEngine(b.build('float', [y]), [floats([4], [5.5, -5.5, 7, -7])])), [1.5, 0.5, -2, -1])
+  })
+  it('a size that is a product with an unknown batch, as attention heads beside it are written', async () => {
+    const consts = [
+      constant('0', 'int64', [1], [0]),
+      constant('heads', 'int64', [1], [2]),
+      constant('rest', 'int64', [1], [3]),
+      constant('back', 'int64', [2], [-1, 6]),
+    ]
+    const nodes = [
+      node('Shape', ['x'], ['s']),
+      node('Gather', ['s', '0'], ['n']),
+      node('Mul', ['n', 'heads'], ['k']),
+      node('Concat', ['k', 'rest'], ['split'], [int('axis', 0)]),
+      node('Reshape', ['x', 'split'], ['parts']),
+      node('Softmax', ['parts'], ['soft'], [int('axis', 1)]),
+      node('Reshape', ['soft', 'back'], ['y']),
+    ]
+    await same(
+      file({ nodes, inputs: { x: ['float32', ['N', 6]] }, constants: consts }),
+      floats(
+        [2, 6],
+        Array.from({ length: 12 }, (_, i) => Math.sin(i)),
+      ),
+    )
   })
 
   for (const [name, given] of [

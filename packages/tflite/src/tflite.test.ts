@@ -55,6 +55,7 @@ const cases: [string, Graph<'float'>][] = [
   ['softmax over channels', single(core.softmax, { axis: 1 })],
   ['sum with a constant per channel', single(core.add, {}, [normal([4, 1, 1])])],
   ['clip', single(core.clip, { min: -0.5, max: 0.7 })],
+  ['remainder', single(core.mod, {}, [normal([4, 1, 1])])],
   ['ReLU6', single(core.clip, { min: 0, max: 6 })],
   ['hard sigmoid', single(core.hardSigmoid, { alpha: 0.2, beta: 0.5 })],
   ['HardSwish', single(core.hardSwish, {})],

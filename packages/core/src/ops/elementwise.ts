@@ -492,6 +492,34 @@ export const pow = binary({
     )
   },
 })
+const wholes = (b: Builder, node: Node, dy: Value): (Value | null)[] => {
+  const [x, y] = node.inputs as [Value, Value]
+  const quotient = (): Value => b.emit(div, [b.emit(sub, [node.outputs[0]!, x], {}), y], {})
+  return both(
+    b,
+    node,
+    [true, true],
+    () => dy,
+    () => mulBy(b, dy, quotient()),
+  )
+}
+/** z = x − y·⌊x/y⌋: the remainder with the sign of y */
+export const mod = binary({
+  name: 'mod',
+  spec: 'ONNX Mod-13, fmod = 0; TFLite FLOOR_MOD',
+  f: (x, y) => {
+    const z = x % y
+    return z !== 0 && z < 0 !== y < 0 ? z + y : z
+  },
+  grad: wholes,
+})
+/** z = x − y·trunc(x/y): the remainder with the sign of x */
+export const fmod = binary({
+  name: 'fmod',
+  spec: 'ONNX Mod-13, fmod = 1; C11 §7.12.10.1',
+  f: (x, y) => x % y,
+  grad: wholes,
+})
 /** z = min(x, y); a tie belongs to x */
 export const minimum = binary({
   name: 'minimum',

@@ -91,6 +91,16 @@ export const cases: readonly Case[] = [
     homogeneousIn: [0, 1],
   })),
   { op: e.pow, inputs: [x4, [1, 3, 1, 1]], attrs: {}, range: [0.5, 2] },
+  ...[e.mod, e.fmod].flatMap((op): Case[] => [
+    { op, inputs: [x4, tensorOf('float64', [3, 1, 1], [0.9, 7, 11])], attrs: {}, range: [1, 1.7] },
+    {
+      op,
+      note: 'signs',
+      inputs: [tensorOf('int64', [4], [7, -7, 7, -7]), tensorOf('int64', [4], [3, 3, -3, -3])],
+      attrs: {},
+      expect: op === e.mod ? [1, 2, -2, -1] : [1, -1, 1, -1],
+    },
+  ]),
   ...[e.minimum, e.maximum].map((op) => ({ op, inputs: [x4, [5, 6]], attrs: {}, homogeneousIn: [0, 1] })),
   ...[e.greater, e.less, e.greaterOrEqual, e.lessOrEqual, e.equal].map((op) => ({ op, inputs: [x4, [1]], attrs: {} })),
   ...[e.and, e.or, e.xor].map((op) => ({ op, inputs: [tensorOf('bool', [2], [1, 0]), tensorOf('bool', [2], [1, 1])], attrs: {} })),

@@ -27,6 +27,7 @@ export function createSizes(): Sizes {
     [core.reshape, (_, [x]) => x!],
     [core.identity, (_, [x]) => x!],
     [core.cast, (n, [x]) => (core.isFloat(n.attrs.to) ? null : x!)],
+    [core.mul, (_, [x, y]) => (y?.length === x!.length ? x!.map((d, i) => core.product([d, y[i]!])) : null)],
     [core.concat, (_, xs) => (xs.every((x) => x !== null) ? xs.flatMap((x) => [...x!]) : null)],
     [
       core.gather,

@@ -79,6 +79,19 @@ const powRead: Read = (r) => {
   return r.emit(core.pow, [x, x.dtype === y.dtype ? y : r.emit(core.cast, [y], { to: x.dtype })], {})
 }
 
+/** ONNX takes the remainder with the divisor's sign of integers alone. */
+const modWrite: Write = (w, node, [x, y], outs) => {
+  if (!core.isFloat(node.outputs[0]!.dtype)) {
+    w.node('Mod', [x!, y!], outs)
+    return
+  }
+  const [quotient, whole, product] = [w.temp('quotient'), w.temp('whole'), w.temp('product')]
+  w.node('Div', [x!, y!], [quotient])
+  w.node('Floor', [quotient], [whole])
+  w.node('Mul', [whole, y!], [product])
+  w.node('Sub', [x!, product], outs)
+}
+
 export const read: Record<string, Read> = {
   Relu: noAttrs(core.relu),
   Sigmoid: noAttrs(core.sigmoid),
@@ -136,6 +149,7 @@ export const read: Record<string, Read> = {
   Mul: arithmetic(core.mul),
   Div: arithmetic(core.div),
   Pow: powRead,
+  Mod: (r) => noAttrs(r.int('fmod', 0) === 1 ? core.fmod : core.mod, 2)(r),
   Sum: chain(core.add),
   Max: chain(core.maximum),
   Min: chain(core.minimum),
@@ -278,6 +292,8 @@ export const write: [Op, Write][] = [
     },
   ],
   [core.silu, siluWrite],
+  [core.mod, modWrite],
+  [core.fmod, plain('Mod', () => [int('fmod', 1)])],
   [core.clip, clipWrite],
   [core.cast, plain('Cast', (a: { to: DType }) => [int('to', codeOf(a.to))])],
   [core.fakeQuant, fakeQuantWrite],

@@ -189,6 +189,7 @@ export const kernels: ReadonlyMap<string, Kernel> = new Map<string, Kernel>(
     mul: binary((tf, x, y) => tf.mul(x, y)),
     div: binary((tf, x, y) => tf.div(x, y)),
     pow: binary((tf, x, y) => tf.pow(x, y)),
+    mod: binary((tf, x, y) => tf.mod(x, y)),
     minimum: (tf, xs, _, node) => tf.minimum(...(xs.map((x) => wide(tf, x, outShape(node, xs))) as [T, T])),
     maximum: (tf, xs, _, node) => tf.maximum(...(xs.map((x) => wide(tf, x, outShape(node, xs))) as [T, T])),
     greater: binary((tf, x, y) => tf.greater(x, y)),
