@@ -81,6 +81,11 @@ describe('data sources', () => {
     assert.deepEqual([train!.count, [...train!.labels!], train!.shape], [2, [3, 1], [1, 4, 5]])
     assert.deepEqual([...(await test!.read(0, null))], [...pixels.subarray(20)])
     assert.equal(test!.labels, null)
+    const other = folder('emnist')
+    for (const part of ['train', 'test']) writeFileSync(join(other, `emnist-digits-${part}-images-idx3-ubyte`), idx([2, 4, 5], pixels))
+    writeFileSync(join(other, 'emnist-digits-test-labels-idx1-ubyte.gz'), gzipSync(idx([2], Uint8Array.of(3, 1))))
+    const parts = openData(other)
+    assert.deepEqual([parts.train!.count, parts.train!.labels, [...parts.test!.labels!]], [2, null, [3, 1]])
   })
 
   it('CIFAR-10: labels and channel planes, class names from its list', async () => {
@@ -168,6 +173,8 @@ describe('data sources', () => {
     assert.ok(item.every((v) => v === 100))
     assert.equal((await all!.read(3, [1, 4, 5])).length, 20)
     assert.throws(() => createFeed(taking('N', 60), all!, {}), /image files do not say how they fill/)
+    writeFileSync(join(path, 'preview.png'), 'no picture')
+    assert.throws(() => openData(path), /pictures such as preview.png lie beside folders of pictures/)
   })
 
   it('training and test folders of other classes do not go together', async () => {
@@ -208,6 +215,11 @@ describe('data sources', () => {
     const { train, test } = openData(join(path, 'a.npz'))
     assert.deepEqual([[...train!.labels!], test!.labels, train!.range], [[1, 0], null, [0, 2.75]])
     assert.deepEqual([...(await train!.read(1, null))], [...floats.subarray(6)])
+    const [split, unclear] = [folder('archives'), folder('unclear')]
+    for (const f of [join(split, 'train.npz'), join(split, 'test.npz'), join(unclear, 'a.npz'), join(unclear, 'b.npz')])
+      writeFileSync(f, zipSync({ 'x.npy': x }))
+    assert.deepEqual([openData(split).train!.count, openData(split).test!.count, openData(split).all], [2, 2, null])
+    assert.throws(() => openData(unclear), /a.npz, b.npz do not say what is for training/)
     writeFileSync(join(path, 'one.npy'), x)
     assert.equal(openData(join(path, 'one.npy')).all!.count, 2)
     assert.deepEqual([train!.factor, openData(join(folder('feed'), 'x.npy')).all!.factor], [1, 1 / 255])
@@ -256,6 +268,7 @@ describe('feeds', () => {
           assert.ok(Math.abs(v - (stored / 255 - options.mean[c]!) / options.std[c]!) < 1e-5)
           assert.ok(Math.abs(v - numbersOf(b)[(i * 20 + p) * 3 + c]!) < 1e-6)
         }
+    assert.throws(() => createFeed(taking('N', 3, 4, 5), source, { ...options, std: [1, 2] }), /2 values of --std for 3 channels/)
     const raw = createFeed(taking('N', 3, 4, 5), source, { scale: 1 })
     assert.equal(numbersOf(preprocess(await raw.pixels(0, 1), raw.preprocessing))[59], 118)
   })

@@ -86,17 +86,15 @@ function planesOf({ shape, isImage }: Source): readonly [number, number, number]
 
 /** Per-channel numbers as a tensor that broadcasts to the input. */
 function perChannel(values: readonly number[], shape: readonly number[], layout: Layout | null, channels: number): Tensor {
-  const all = values.length === 1 ? values : values.length === channels ? values : null
-  if (!all) throw errors.usage(`${values.length} values of --mean or --std for ${channels} channels`)
-  if (all.length === 1) return tensorOf('float32', [1, ...shape.map(() => 1)], all)
-  if (layout === 'nhwc') return tensorOf('float32', [1, ...shape.map((_, i) => (i === shape.length - 1 ? channels : 1))], all)
-  if (layout === 'nchw') return tensorOf('float32', [1, ...shape.map((_, i) => (i === 0 ? channels : 1))], all)
+  if (values.length === 1) return tensorOf('float32', [1, ...shape.map(() => 1)], values)
+  if (layout === 'nhwc') return tensorOf('float32', [1, ...shape.map((_, i) => (i === shape.length - 1 ? channels : 1))], values)
+  if (layout === 'nchw') return tensorOf('float32', [1, ...shape.map((_, i) => (i === 0 ? channels : 1))], values)
   // A flattened image: channels follow one another.
   const n = shape.reduce((p, d) => p * d, 1)
   return tensorOf(
     'float32',
     [1, ...shape],
-    Float32Array.from({ length: n }, (_, i) => all[Math.floor((i * channels) / n)]!),
+    Float32Array.from({ length: n }, (_, i) => values[Math.floor((i * channels) / n)]!),
   )
 }
 
@@ -133,6 +131,11 @@ export function createFeed(graph: Graph, source: Source, o: FeedOptions): Feed {
   const std = o.std ?? [1]
   if (std.some((v) => !(v > 0))) throw errors.usage('--std must be positive')
   const channels = layout ? C : source.isImage ? source.shape![0]! : 1
+  for (const [flag, v] of [
+    ['--mean', mean],
+    ['--std', std],
+  ] as const)
+    if (v.length !== 1 && v.length !== channels) throw errors.usage(`${v.length} values of ${flag} for ${channels} channels`)
   const wide = Math.max(mean.length, std.length)
   const at = (v: readonly number[], i: number): number => v[v.length === 1 ? 0 : i]!
   const list = (f: (i: number) => number): number[] => Array.from({ length: wide }, (_, i) => f(i))

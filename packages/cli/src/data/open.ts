@@ -36,9 +36,32 @@ function openFile(file: string): Sources {
   return none
 }
 
+/** The labels beside an image file, packed or not. */
 function siblingLabels(images: string): string | null {
-  const guess = images.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
-  return guess !== images && existsSync(guess) ? guess : null
+  const plain = images.replace(/\.gz$/, '')
+  const guess = plain.replace('images-idx3', 'labels-idx1').replace('images.idx3', 'labels.idx1')
+  return guess === plain ? null : ([guess, `${guess}.gz`].find(existsSync) ?? null)
+}
+
+/** The part of a data set that a file holds, as a word of its name says. */
+const TRAIN = /(^|[-_. ])train/i
+const TEST = /(^|[-_. ])(t10k|test)/i
+
+/** What files of one kind hold: training and test data where their names say so, else the only one. Throws CompileError for several without. */
+function partsOf(files: readonly string[], read: (file: string) => Source | null, dir: string): Sources {
+  const of = (pattern: RegExp): Source | null => {
+    const file = files.find((f) => pattern.test(f))
+    return file ? read(join(dir, file)) : null
+  }
+  const [train, test] = [of(TRAIN), of(TEST)]
+  if (train || test) return { ...none, train, test }
+  if (files.length > 1)
+    throw errors.badData(
+      `${files.join(', ')} do not say what is for training and what for tests`,
+      dir,
+      'pass one of the files, or call them train… and test…',
+    )
+  return { ...none, all: read(join(dir, files[0]!)) }
 }
 
 function openFolder(dir: string): Sources {
@@ -62,34 +85,26 @@ function openFolder(dir: string): Sources {
     }
   }
   const images = files.filter((f) => /images[-.]idx3-ubyte(\.gz)?$/.test(f))
-  if (images.length) {
-    const of = (pattern: RegExp): Source | null => {
-      const file = at(images.find((f) => pattern.test(f)))
-      return file ? readIdx(file, siblingLabels(file)) : null
-    }
-    const [train, test] = [of(/^train/), of(/^(t10k|test)/)]
-    return train || test ? { ...none, train, test } : { ...none, all: of(/./) }
-  }
+  if (images.length) return partsOf(images, (file) => readIdx(file, siblingLabels(file)), dir)
   const mats = files.filter((f) => /\.mat$/i.test(f))
-  if (mats.length) {
-    const of = (pattern: RegExp): Source | null => {
-      const f = at(mats.find((m) => pattern.test(m)))
-      return f ? readSvhn(f) : null
-    }
-    const [train, test] = [of(/^train/), of(/^test/)]
-    return train || test ? { ...none, train, test } : { ...none, all: of(/./) }
-  }
-  if (files.some((f) => /\.np[yz]$/i.test(f))) {
-    const archive = at(files.find((f) => /\.npz$/i.test(f)))
-    if (archive) return readArrays(npz(archive), archive)
+  if (mats.length) return partsOf(mats, readSvhn, dir)
+  const archives = files.filter((f) => /\.npz$/i.test(f))
+  if (archives.length === 1) return openFile(join(dir, archives[0]!))
+  if (archives.length) return partsOf(archives, (file) => openFile(file).all, dir)
+  if (files.some((f) => /\.npy$/i.test(f)))
     return readArrays(new Map(files.filter((f) => /\.npy$/i.test(f)).map((f) => [basename(f, extname(f)), npy(join(dir, f))])), dir)
-  }
   const [train, test] = [folders.find((f) => /^train(ing)?$/i.test(f)), folders.find((f) => /^(test|val|valid|validation)$/i.test(f))]
   if (train && test) {
     const inner = (name: string): Source | null => openFolder(join(dir, name)).all
     return { ...none, train: inner(train), test: inner(test) }
   }
   const pictures = picturesIn(dir)
-  if (pictures.length) return { ...none, all: readImages(pictures, null, null, `images (${basename(dir)})`) }
-  return { ...none, all: folders.length ? classFolders(dir, folders) : null }
+  const classes = folders.length ? classFolders(dir, folders) : null
+  if (pictures.length && classes)
+    throw errors.badData(
+      `pictures such as ${basename(pictures[0]!)} lie beside folders of pictures`,
+      dir,
+      'move the ones or the others elsewhere, or pass the folder that counts',
+    )
+  return { ...none, all: pictures.length ? readImages(pictures, null, null, `images (${basename(dir)})`) : classes }
 }
