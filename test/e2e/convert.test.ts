@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import * as core from '@dqc/core'
-import { decodeModel, modelToRealGraph, parseModel, readTensor, writeModel } from '@dqc/onnx'
+import { decodeModel, encodeModel, modelToRealGraph, parseModel, readTensor, writeModel } from '@dqc/onnx'
 import { createOnnxEngine } from '@dqc/onnx/engine'
 import Ajv2020 from 'ajv/dist/2020.js'
 import { CompileError, type ConvertOptions, convert, evaluate, inspect, type Report } from 'dqc'
@@ -153,6 +153,52 @@ describe('convert', () => {
       assert.equal(r.artifact.mismatches, 0)
       assert.deepEqual(r.floatNodes, [])
     }
+  })
+
+  it('a batch that the file fixes takes any number of samples, to calibrate, to attack and to measure', async () => {
+    const fixed = (samples: number | string): Uint8Array => {
+      const b = core.createBuilder()
+      const random = core.createRandom(4)
+      const drawn = (shape: number[]): core.Value =>
+        b.constant(
+          core.tensorOf(
+            'float32',
+            shape,
+            Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
+          ),
+        )
+      const x = b.input('x', { dtype: 'float32', shape: [samples, 12] })
+      const h = b.emit(core.relu, [b.emit(core.dense, [x, drawn([16, 12]), drawn([16])], {})], {})
+      return writeModel(b.build('float', [b.emit(core.dense, [h, drawn([4, 16]), drawn([4])], {})]))
+    }
+    const o = { bits: 8, samples: 20, calibSamples: 5, attacks: ['fgsm', 'square'], queries: 5, finetune: 'off', out: null } as const
+    for (const task of ['classify', 'regress'] as const) {
+      const [open, closed] = [await one(fixed('N'), { ...o, task, batch: 8 }), await one(fixed(8), { ...o, task })]
+      for (const r of [open, closed]) {
+        assert.equal(r.artifact.mismatches, 0)
+        assert.ok(!r.notes.some((n) => /no gradient attack/.test(n)), r.notes.join())
+        assert.ok(r.activations.every((u) => u.levels > 8))
+      }
+      assert.deepEqual(
+        closed.after.attacks.map((a) => [a.name, a.samples]),
+        open.after.attacks.map((a) => [a.name, a.samples]),
+      )
+    }
+    await assert.rejects(convert(fixed(300), { ...o, bits: 4, attacks: [], finetune: 2 }), /training takes batches of 300, and there are/)
+  })
+
+  it('a model whose data lie in another file is known by them', async () => {
+    const model = decodeModel(new Uint8Array(readFileSync(digits)))
+    const w = model.graph!.initializer!.find((t) => t.rawData!.length > 64)!
+    const bytes = w.rawData!
+    Object.assign(w, { dataLocation: 1, rawData: new Uint8Array(), externalData: [{ key: 'location', value: 'w.bin' }] })
+    const path = join(dir, 'external.onnx')
+    writeFileSync(path, encodeModel(model))
+    const known = async (data: Uint8Array): Promise<string> => {
+      writeFileSync(join(dir, 'w.bin'), data)
+      return (await one(path, { ...quick, bits: 8 })).model.sha256
+    }
+    assert.notEqual(await known(bytes), await known(bytes.map((v, i) => (i === 0 ? v ^ 1 : v))))
   })
 
   it('the same input, options and seed give the same bytes; another seed another calibration', async () => {

@@ -482,11 +482,12 @@ const LEVEL_SAMPLES = 256
 const calibrationBatches = ({ setting: s, graph }: Job, n: number): Batches =>
   async function* () {
     const end = Math.min(n, s.calibration.count)
+    // A fixed batch takes no remainder: it is filled up with the first samples again.
+    const fixed = typeof graph.inputs[0]!.shape![0] === 'number'
     for (let from = 0; from < end; from += s.batch) {
-      const to = Math.min(end, from + s.batch)
-      // A fixed batch takes no remainder.
-      if (typeof graph.inputs[0]!.shape![0] === 'number' && to - from !== s.batch) return
-      yield [preprocess(await s.calibrationFeed.pixels(from, to), s.calibrationFeed.preprocessing)]
+      const length = fixed ? s.batch : Math.min(end - from, s.batch)
+      const indices = Array.from({ length }, (_, i) => (from + i) % end)
+      yield [preprocess(await s.calibrationFeed.items(indices), s.calibrationFeed.preprocessing)]
     }
   }
 

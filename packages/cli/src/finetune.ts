@@ -135,6 +135,13 @@ export async function createTrainer(c: TrainerContext): Promise<Trainer> {
   const batch = s.trainingBatch
   if (batch < SMALLEST_BATCH && typeof o.finetune !== 'number')
     throw errors.unsupportedModel(`training takes batches of ${batch}`, null, 'a fixed batch, or activations too large for memory')
+  const smallest = Math.min(s.training.count, s.validation.count)
+  if (typeof c.original.inputs[0]!.shape![0] === 'number' && smallest < batch)
+    throw errors.unsupportedModel(
+      `training takes batches of ${batch}, and there are ${smallest} samples to train or validate on`,
+      null,
+      'more data, or a model with an open batch',
+    )
   // Quantizers still learn their scales where all layers stay as they are.
   const still = c.original.nodes.every((n) => n.op.weights === null || c.frozen(n))
   if (still && o.dequantize) throw errors.usage('no layer is left to train', null, 'see --freeze, and `dqc inspect` for the layers')

@@ -36,6 +36,7 @@ import type { Runtimes } from './runtimes.ts'
 export interface OpenedModel {
   readonly path: string
   readonly name: string
+  /** Of the file; of one whose data lie outside, of the same model with them inside. */
   readonly sha256: string
   readonly bytes: Uint8Array
   readonly format: 'onnx' | 'tflite'
@@ -65,12 +66,11 @@ export function openModel(model: string | Uint8Array, o: OpenOptions = {}): Open
   const facts = {
     path,
     name: typeof model === 'string' ? basename(model, extname(model)) : 'model',
-    sha256: sha256(bytes),
     bytes,
   }
   const content = isTflite(bytes) ? openTflite(bytes, options) : openOnnx(bytes, model, options)
   const first = content.graph.inputs[0]?.shape?.[0]
-  return { ...facts, ...content, fixedBatch: typeof first === 'number' ? first : null }
+  return { ...facts, ...content, sha256: sha256(content.runnable), fixedBatch: typeof first === 'number' ? first : null }
 }
 
 type Content = Pick<OpenedModel, 'format' | 'runnable' | 'graph' | 'quantized' | 'real'>

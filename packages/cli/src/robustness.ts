@@ -17,6 +17,7 @@ import {
   namedAttack,
   oneHot,
   relativeErrors,
+  rows,
   runOver,
   scores,
   share,
@@ -115,7 +116,9 @@ export async function measure(
     try {
       const z = scores(subject.gradients)
       const targets = batchesOf(attacked.evaluation.samples, attacked.batch).map(([from, to], i) =>
-        'labels' in truth ? oneHot(truth.labels, from, to, [0, ...(z.shape ?? []).slice(1).map(Number)]) : truth.outputs[i]!,
+        'labels' in truth
+          ? oneHot(truth.labels, from, to, [0, ...(z.shape ?? []).slice(1).map(Number)])
+          : rows(truth.outputs[i]!, 0, to - from),
       )
       for (const a of plan.attacks) {
         if (a.gradientFree) continue

@@ -115,8 +115,7 @@ export function createSetting(
     o.attackSamples ?? (o.samples ? evaluated : affordable(BUDGET.attack, macs * STEP * (o.steps ?? 20), evaluated, FEWEST.attack))
   const attacked = {
     ...common,
-    // Attacks take whole batches of networks that take no other.
-    evaluation: firstOf(all.evaluation, fixedBatch ? Math.max(1, Math.floor(attackCount / fixedBatch)) * fixedBatch : attackCount),
+    evaluation: firstOf(all.evaluation, attackCount),
     onProgress: (done: number, of: number) => o.onProgress?.('attack', done, of),
   }
   const layers = graph.nodes.filter((n) => n.op.weights !== null).length

@@ -5,7 +5,7 @@ import { inline, prune } from '../ir/rewrite.ts'
 import { numbersOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import type { Random } from '../math/random.ts'
 import { reduceSum as sum } from '../ops/broadcasting.ts'
-import { abs, add, div, maximum, minimum, mul, sign, sqrt, sub } from '../ops/elementwise.ts'
+import { abs, add, div, equal, maximum, minimum, mul, sign, sqrt, sub, where } from '../ops/elementwise.ts'
 import { logSoftmax, softmax } from '../ops/normalize.ts'
 import { reduceMax } from '../ops/reduce.ts'
 import { shapeOf } from '../ops/shapes.ts'
@@ -118,9 +118,12 @@ const restOf = (v: Value): number[] =>
     .map((_, i) => i)
     .slice(1)
 
+/** Where a network's own arithmetic fails its gradient, NaN, the attack stays where it is: an image of NaN would count as found. */
+const known = (b: Builder, v: Value): Value => b.emit(where, [b.emit(equal, [v, v], {}), v, b.scalar(0)], {})
+
 /** x′ = clip(x + α·sign g, x₀ ± ε) */
 function stepInf(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alpha: Value): Value {
-  const moved = b.emit(add, [x, b.emit(mul, [alpha, b.emit(sign, [g], {})], {})], {})
+  const moved = b.emit(add, [x, b.emit(mul, [alpha, known(b, b.emit(sign, [g], {}))], {})], {})
   const upper = b.emit(add, [x0, epsilon], {})
   const lower = b.emit(sub, [x0, epsilon], {})
   return b.emit(maximum, [b.emit(minimum, [moved, upper], {}), lower], {})
@@ -135,7 +138,7 @@ function stepTwo(b: Builder, x: Value, x0: Value, g: Value, epsilon: Value, alph
   const top = b.emit(maximum, [b.emit(reduceMax, [b.emit(abs, [g], {})], { axes: restOf(g), keepDims: true }), b.scalar(TINY)], {})
   // Scaled by its largest entry first: squares of tiny gradients underflow.
   const scaled = b.emit(div, [g, top], {})
-  const direction = b.emit(div, [scaled, lengthOf(scaled)], {})
+  const direction = known(b, b.emit(div, [scaled, lengthOf(scaled)], {}))
   const delta = b.emit(sub, [b.emit(add, [x, b.emit(mul, [alpha, direction], {})], {}), x0], {})
   const shrink = b.emit(minimum, [b.emit(div, [epsilon, lengthOf(delta)], {}), b.scalar(1)], {})
   return b.emit(add, [x0, b.emit(mul, [delta, shrink], {})], {})

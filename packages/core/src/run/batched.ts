@@ -21,6 +21,12 @@ export function joinRows(parts: readonly Tensor[]): Tensor {
   return { dtype: first.dtype, shape: [parts.reduce((n, t) => n + t.shape[0]!, 0), ...first.shape.slice(1)], data }
 }
 
+/** A batch of so many samples: what is missing is its first one again. */
+export const filledUp = (t: Tensor, size: number): Tensor => {
+  const missing = size - t.shape[0]!
+  return missing > 0 ? joinRows([t, ...Array.from({ length: missing }, () => rows(t, 0, 1))]) : t
+}
+
 /** A model whose batch was fixed at `size`, made to take any: chunks go one by one, the last is filled up with its own first sample. */
 export function batched(model: Model, size: number | null): Model {
   if (size === null) return model
@@ -30,10 +36,7 @@ export function batched(model: Model, size: number | null): Model {
     const results: Tensor[][] = []
     for (let at = 0; at < n; at += size) {
       const end = Math.min(n, at + size)
-      const chunk = inputs.map((t) => {
-        const part = rows(t, at, end)
-        return end - at === size ? part : joinRows([part, ...Array.from({ length: size - (end - at) }, () => rows(t, at, at + 1))])
-      })
+      const chunk = inputs.map((t) => filledUp(rows(t, at, end), size))
       results.push((await model(chunk)).map((t) => rows(t, 0, end - at)))
     }
     invariant(results.length > 0, 'an empty batch')

@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createBuilder } from '../ir/builder.ts'
-import type { Graph } from '../ir/graph.ts'
+import type { Dim, Graph } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom } from '../math/random.ts'
 import { dense } from '../ops/conv.ts'
-import { relu } from '../ops/elementwise.ts'
+import { log, relu } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import { softmax } from '../ops/normalize.ts'
 import type { Norm } from '../passes/attackStep.ts'
 import type { Model } from '../run/engine.ts'
 import { evaluate, referenceEngine } from '../run/reference.ts'
 import { type AttackName, attackNames, namedAttack } from './attack.ts'
-import { answers, attackWith, type MeasureContext, oneHot, preprocess, startPoint, survivors } from './measure.ts'
+import { answers, attackWith, deviation, type MeasureContext, oneHot, preprocess, startPoint, survivors } from './measure.ts'
 import { attackByQueries } from './square.ts'
 
 const N = 24
@@ -22,10 +22,10 @@ const tensor = (shape: readonly number[], f: () => number): ReturnType<typeof te
   tensorOf('float32', shape, Float32Array.from({ length: sizeOf(shape) }, f))
 
 /** dense · relu · (fakeQuant) · dense · (softmax) */
-function network(quantized: boolean, closing: boolean): Graph {
+function network(quantized: boolean, closing: boolean, samples: Dim = 'N'): Graph {
   const r = createRandom(9)
   const b = createBuilder()
-  const x = b.input('x', { dtype: 'float32', shape: ['N', D] })
+  const x = b.input('x', { dtype: 'float32', shape: [samples, D] })
   const weights = (shape: readonly number[]): ReturnType<typeof tensorOf> => tensor(shape, () => r.normal())
   let h = b.emit(relu, [b.emit(dense, [x, b.constant(weights([16, D])), b.constant(weights([16]))], {})], {})
   if (quantized) h = b.emit(fakeQuant, [h, b.scalar(0.3)], { lo: 0, hi: 15, axis: null, fused: true })
@@ -101,6 +101,41 @@ describe('attacks', () => {
         for (const x of runs)
           assert.deepEqual([...numbersOf(x)], [...(pixels.data as Float32Array).slice(i * 10 * D, i * 10 * D + x.data.length)])
       assert.equal(robust, 1)
+    }
+  })
+
+  it('networks that are no classifiers are driven off from beside the image, where alone there is a gradient', async () => {
+    const graph = network(false, false)
+    const targets = [0, 10, 20].map((from) => {
+      const x = tensorOf('float32', [Math.min(10, N - from), D], (pixels.data as Float32Array).slice(from * D, Math.min(N, from + 10) * D))
+      return evaluate(graph, [preprocess(x, preprocessing)])[0]!
+    })
+    const moved = async (name: AttackName): Promise<number> => {
+      const attack = namedAttack(name, { epsilon: 0.05, norm: 'linf', steps: 5, restarts: 1 })
+      const found = await attackWith(referenceEngine, graph, attack, targets, { ...context, objective: 'deviate' })
+      return deviation(await referenceEngine.load(graph), found, targets, context)
+    }
+    const pgd = await moved('pgd')
+    for (const name of ['fgsm', 'bim'] as const) assert.ok((await moved(name)) > 0.5 * pgd, name)
+  })
+
+  it('a batch that the network fixes finds the same, its remainder too', async () => {
+    const attack = namedAttack('pgd', { epsilon: 0.05, norm: 'linf', steps: 3, restarts: 2 })
+    const targets = [0, 10, 20].map((from) => oneHot(new Int32Array(N), from, Math.min(N, from + 10), [0, 4]))
+    const found = (samples: Dim) => attackWith(referenceEngine, network(true, true, samples), attack, targets, context)
+    assert.deepEqual(await found(10), await found('N'))
+  })
+
+  it('a gradient that is no number moves nothing', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', D] })
+    const z = b.emit(dense, [x, b.constant(tensor([4, D], () => 1e4 * random.normal())), null], {})
+    const graph = b.build('qdq', [b.emit(log, [b.emit(softmax, [z], { axis: 1 })], {})])
+    const targets = [0, 10, 20].map((from) => oneHot(new Int32Array(N), from, Math.min(N, from + 10), [0, 4]))
+    for (const norm of ['linf', 'l2'] as const) {
+      const attack = namedAttack('pgd', { epsilon: 0.05, norm, steps: 3, restarts: 1 })
+      const found = await attackWith(referenceEngine, graph, attack, targets, context)
+      for (const runs of found) for (const image of runs) assert.ok(numbersOf(image).every((v) => v >= 0 && v <= 1))
     }
   })
 

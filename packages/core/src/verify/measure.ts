@@ -3,6 +3,7 @@ import type { Graph } from '../ir/graph.ts'
 import { numbersOf, sizeOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { createRandom, type Random } from '../math/random.ts'
 import { attackStep, movedBy, type Objective, type Preprocessing, uniformStart } from '../passes/attackStep.ts'
+import { filledUp, rows } from '../run/batched.ts'
 import type { Engine, Model } from '../run/engine.ts'
 import type { Attack } from './attack.ts'
 
@@ -150,18 +151,24 @@ export async function attackWith(
   const epsilon = tensorOf('float32', [], [attack.epsilon])
   const alpha = tensorOf('float32', [], [attack.stepSize])
   const batches = batchesOf(c.evaluation.samples, c.batch)
+  const fixed = graph.inputs[0]!.shape?.[0]
+  // At the image itself nothing deviates yet, and there is no gradient to follow: such runs begin beside it.
+  const start = c.objective === 'deviate' && attack.start === 'clean' ? 'corner' : attack.start
   const found: Tensor[][] = []
   try {
     for (const [i, [from, to]] of batches.entries()) {
+      // A fixed batch takes no remainder.
+      const fill = (t: Tensor): Tensor => (typeof fixed === 'number' ? filledUp(t, fixed) : t)
       const x0 = await c.evaluation.pixels(from, to)
+      const [whole, target] = [fill(x0), fill(targets[i]!)]
       const runs: Tensor[] = []
       for (let r = 0; r < attack.restarts; r++) {
-        let x = startPoint(x0, attack, createRandom(c.seed).fork(`start ${i} ${r}`))
+        let x = fill(startPoint(x0, { ...attack, start }, createRandom(c.seed).fork(`start ${i} ${r}`)))
         for (let s = 0; s < attack.steps; s++) {
           c.signal?.throwIfAborted()
-          x = (await step([x, x0, targets[i]!, epsilon, alpha]))[0]!
+          x = (await step([x, whole, target, epsilon, alpha]))[0]!
         }
-        runs.push(x)
+        runs.push(whole === x0 ? x : rows(x, 0, to - from))
         c.onProgress?.(i * attack.restarts + r + 1, batches.length * attack.restarts)
       }
       found.push(runs)
