@@ -167,6 +167,81 @@ describe('grids that several values share', () => {
     assert.ok(!integer.nodes.some((n) => n.op === core.averagePool))
   })
 
+  /** How far the integer graph is from the float one, and the ops that it has. */
+  const lowered = async (graph: Graph<'float'>, bits = 8): Promise<{ ops: string[]; error: number; apart: number }> => {
+    const fed = [image(1)]
+    const own = { ...spec, weightBits: bits, actBits: bits, edgeBits: bits, integerIO: false }
+    const { graph: qdq } = insertQuantizers(graph, planQuantization(graph, own, await rangesOf(graph, fed), ort.rules))
+    const integer = lower(qdq, ort.rules, false)
+    const furthest = (p: Graph, q: Graph): number => {
+      const [have, want] = [evaluate(p, fed), evaluate(q, fed)]
+      return Math.max(
+        ...have.flatMap((t, i) => {
+          const w = numbersOf(want[i]!)
+          const top = Array.from(w, Math.abs).reduce((m, v) => Math.max(m, v), 0)
+          return Array.from(numbersOf(t), (v, k) => Math.abs(v - w[k]!) / top)
+        }),
+      )
+    }
+    return { ops: integer.nodes.map((n) => n.op.name), error: furthest(integer, graph), apart: furthest(integer, qdq) }
+  }
+
+  it('numbers of unlike grids, and constants without one, are joined in real numbers', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: [2, 4, 4, 4] })
+    const p = convolution(b, x, 'p')
+    const q = b.emit(core.mul, [convolution(b, x, 'q'), b.scalar(0.02)], {}, { outputs: ['small'] })
+    const r = b.constant(image(0.5), 'r')
+    const { ops, error } = await lowered(b.build('float', [p, q, b.emit(core.concat, [p, q, r], { axis: 1 })]))
+    assert.equal(ops.at(-1), 'concat')
+    assert.ok(error < 0.05, `${error}`)
+  })
+
+  it('what lies between two elements is computed in real numbers, and read again in integers', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const attrs = { sizes: [null, null, null, null], scales: [1, 1, 2, 2], mode: 'linear', coordinates: 'half_pixel' } as const
+    const h = b.emit(core.relu, [convolution(b, x, 'h')], {}, { outputs: ['r'] })
+    const wide = b.emit(core.interpolate, [h], { ...attrs, nearest: 'floor', cubicA: -0.75, excludeOutside: false })
+    const { ops, error } = await lowered(b.build('float', [convolution(b, wide, 'y')]))
+    assert.deepEqual(ops, ['quantize', 'intConv', 'dequantize', 'interpolate', 'quantize', 'intConv', 'dequantize'])
+    assert.ok(error < 0.03, `${error}`)
+  })
+
+  it('a border of a number of its own is rounded to the grid in the quantized graph too', async () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const h = b.emit(core.relu, [convolution(b, x, 'h')], {}, { outputs: ['r'] })
+    const padded = b.emit(core.pad, [h], { pads: [0, 0, 1, 1, 0, 0, 1, 1], mode: 'constant', value: 0.7 })
+    const { ops, apart } = await lowered(b.build('float', [convolution(b, padded, 'y')]), 4)
+    assert.deepEqual(ops, ['quantize', 'intConv', 'pad', 'intConv', 'dequantize'])
+    assert.ok(apart < 1e-5, `${apart}`)
+  })
+
+  it('a value that is called like an op keeps its name beside what passes make', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const mean = b.emit(core.reduceMean, [x], { axes: [2, 3], keepDims: false })
+    const flat = b.emit(core.reshape, [x], { shape: [0, 64] }, { outputs: ['reshape'] })
+    const drawn = (shape: number[]): core.Value =>
+      b.constant(
+        tensorOf(
+          'float32',
+          shape,
+          Float32Array.from({ length: sizeOf(shape) }, (_, i) => Math.sin(i)),
+        ),
+      )
+    const y = b.emit(
+      core.add,
+      [b.emit(core.dense, [mean, drawn([3, 4]), null], {}), b.emit(core.dense, [flat, drawn([3, 64]), null], {})],
+      {},
+    )
+    const graph = b.build('float', [y])
+    const prepared = core.prepare(graph)
+    assert.ok(prepared.nodes.some((n) => n.outputs[0]!.name === 'reshape'))
+    assert.deepEqual(numbersOf(evaluate(prepared, [image(1)])[0]!).length, 6)
+  })
+
   it('a split is slices, which have an integer form', () => {
     const b = createBuilder()
     const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })

@@ -19,7 +19,7 @@ import { type AttributeProto, AttributeType, encodeModel, type ModelProto, type 
 import { codeOf, int4Tensor, writeTensor } from './proto/tensors.ts'
 import { inlineFunctions } from './read/functions.ts'
 import { modelToGraph, modelToRealGraph } from './read/read.ts'
-import { float, int, ints } from './spelling/spelling.ts'
+import { float, int, ints, string } from './spelling/spelling.ts'
 import { ortTarget } from './targets/ort.ts'
 import { writeModel } from './write/write.ts'
 
@@ -168,6 +168,19 @@ describe('what files of real numbers say', () => {
           [1, 1, 10, 10],
           Array.from({ length: 100 }, (_, i) => Math.sin(i)),
         ),
+      )
+    })
+
+  for (const by of [0.4, 0.5, 2])
+    it(`a nearest resize of operator set 10, ×${by}`, async () => {
+      const nodes = [node('Resize', ['x', 's'], ['y'], [string('mode', 'nearest')])]
+      const x = floats(
+        [1, 1, 10, 10],
+        Array.from({ length: 100 }, (_, i) => Math.sin(i)),
+      )
+      await same(
+        file({ nodes, opset: 10, inputs: { x: ['float32', [1, 1, 10, 10]] }, constants: [constant('s', 'float32', [4], [1, 1, by, by])] }),
+        x,
       )
     })
 

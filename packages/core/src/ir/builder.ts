@@ -37,8 +37,11 @@ export interface Builder {
   ): Graph<L>
 }
 
-/** `float` is the type of the constants that gradients and passes make; the network's own values keep theirs. */
-export function createBuilder(float: DType = 'float32'): Builder {
+/**
+ * `float` is the type of the constants that gradients and passes make; the network's own values keep theirs. `reserved` are names that values yet
+ * to come bring along: only who asks for one by name gets it.
+ */
+export function createBuilder(float: DType = 'float32', reserved: ReadonlySet<string> = new Set()): Builder {
   const names = new Set<string>()
   const counters = new Map<string, number>()
   const inputs: Value[] = []
@@ -46,15 +49,16 @@ export function createBuilder(float: DType = 'float32'): Builder {
   const producers = new Map<Value, Node>()
   const scalars = new Map<string, Value>()
 
-  const fresh = (stem: string): string => {
-    if (stem !== '' && !names.has(stem)) {
+  const fresh = (stem: string, asked = true): string => {
+    const taken = (name: string): boolean => names.has(name) || reserved.has(name)
+    if (stem !== '' && !names.has(stem) && !(reserved.has(stem) && !asked)) {
       names.add(stem)
       return stem
     }
     let n = counters.get(stem) ?? 0
     let name: string
     do name = `${stem}_${n++}`
-    while (names.has(name))
+    while (taken(name))
     counters.set(stem, n)
     names.add(name)
     return name
@@ -86,7 +90,7 @@ export function createBuilder(float: DType = 'float32'): Builder {
       const outputs = types.map((t, i): Value => {
         const wanted = facts.outputs?.[i]
         return {
-          name: fresh(wanted || (i === 0 ? op.name : `${op.name}.${i}`)),
+          name: wanted ? fresh(wanted) : fresh(i === 0 ? op.name : `${op.name}.${i}`, false),
           dtype: t.dtype,
           shape: t.shape,
           data: null,

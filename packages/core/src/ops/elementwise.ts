@@ -626,7 +626,7 @@ export const prelu: Op<Record<string, never>> = {
   weights: null,
   quant: 'own',
   lipschitz: null,
-  positivelyHomogeneous: true,
+  positivelyHomogeneous: false,
   clamp: null,
   lower: null,
 }

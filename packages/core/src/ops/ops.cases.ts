@@ -41,8 +41,8 @@ const win = (over: Partial<{ strides: number[]; pads: number[]; dilations: numbe
   ...over,
 })
 const unary = (op: Op, attrs: unknown = {}, range: readonly [number, number] = [-4, 4]): Case => ({ op, inputs: [x4], attrs, range })
-const resizing = (mode: string, scales: number[], over: object = {}): Case => ({
-  op: s.resize,
+const resized = (mode: string, scales: number[], over: object = {}): Case => ({
+  op: mode === 'nearest' ? s.resize : s.interpolate,
   note: `${mode} ×${scales}`,
   inputs: [x4],
   attrs: {
@@ -142,11 +142,11 @@ export const cases: readonly Case[] = [
   { op: s.depthToSpace, note: 'CRD', inputs: [[2, 8, 2, 3]], attrs: { block: 2, mode: 'CRD' } },
   { op: s.spaceToDepth, inputs: [[2, 3, 4, 6]], attrs: { block: 2 } },
   { op: s.shape, inputs: [x4], attrs: { start: 0, end: null }, symbolic: false, notHomogeneousIn: true, expect: x4 },
-  resizing('nearest', [2, 2]),
-  resizing('nearest', [0.6, 1.5], { coordinates: 'asymmetric', nearest: 'floor' }),
-  resizing('linear', [2, 1.5]),
-  resizing('linear', [0.6, 2], { coordinates: 'align_corners' }),
-  resizing('cubic', [1.6, 0.7], { excludeOutside: true }),
+  resized('nearest', [2, 2]),
+  resized('nearest', [0.6, 1.5], { coordinates: 'asymmetric', nearest: 'floor' }),
+  resized('linear', [2, 1.5]),
+  resized('linear', [0.6, 2], { coordinates: 'align_corners' }),
+  resized('cubic', [1.6, 0.7], { excludeOutside: true }),
   // reductions
   ...[reduceSum, r.reduceMean, r.reduceMax, r.reduceMin, r.reduceL1, r.reduceL2, r.reduceSumSquare, r.reduceLogSumExp].map((op) => ({
     op,

@@ -568,7 +568,7 @@ export interface ResizeAttrs {
 }
 
 /** Row i holds the weights of the inputs that make output i, along one axis: every mode of Resize is this matrix (ONNX Resize-19). */
-function interpolation(size: number, out: number, scale: number, a: ResizeAttrs): { at: number[]; weight: number[] }[] {
+function samples(size: number, out: number, scale: number, a: ResizeAttrs): { at: number[]; weight: number[] }[] {
   const f = Math.fround
   const s = f(scale)
   return Array.from({ length: out }, (_, i) => {
@@ -632,10 +632,7 @@ function resizeSizes(from: readonly Dim[], a: ResizeAttrs): Dim[] {
   )
 }
 
-/** y = x sampled at other places, axis by axis */
-export const resize: Op<ResizeAttrs> = {
-  ...moves,
-  name: 'resize',
+const sampled: Pick<Op<ResizeAttrs>, 'spec' | 'infer' | 'eval' | 'grad' | 'lipschitz'> = {
   spec: 'ONNX Resize-19',
   infer: ([x], a) => [typed(x!.dtype, resizeSizes(shapeOf(x), a))],
   eval: ([x], a) => {
@@ -643,7 +640,7 @@ export const resize: Op<ResizeAttrs> = {
     x!.shape.forEach((size, axis) => {
       const out = resizeSizes(x!.shape, a)[axis] as number
       if (out === size && (a.scales[axis] ?? 1) === 1) return
-      const rows = interpolation(size, out, a.scales[axis]!, a)
+      const rows = samples(size, out, a.scales[axis]!, a)
       const inner = sizeOf(t.shape.slice(axis + 1))
       const outer = sizeOf(t.shape.slice(0, axis))
       const shape = t.shape.map((d, i) => (i === axis ? out : d))
@@ -669,7 +666,7 @@ export const resize: Op<ResizeAttrs> = {
       if ((a.scales[axis] ?? 1) === 1) return
       const size = knownShape({ dtype: 'float32', shape: [d] })[0]!
       const out = shapeOf(dy)[axis] as number
-      const rows = interpolation(size, out, a.scales[axis]!, a)
+      const rows = samples(size, out, a.scales[axis]!, a)
       const taps = Math.max(...rows.map((r) => r.at.length))
       let sum: Value | null = null
       for (let k = 0; k < taps; k++) {
@@ -692,6 +689,13 @@ export const resize: Op<ResizeAttrs> = {
     return [g]
   },
   lipschitz: null,
-  // Only sampling keeps integers integers.
-  lower: (b, node, [x], out) => (node.attrs.mode === 'nearest' ? b.emit(resize, [x!], node.attrs, { quant: out }) : null),
 }
+
+/** y = the nearest elements of x at other places, axis by axis */
+export const resize: Op<ResizeAttrs> = { ...moves, ...sampled, name: 'resize', lower: sameOp }
+
+/** y = x at other places, linear or cubic between its elements, axis by axis: what lies between two steps of a grid lies on none */
+export const interpolate: Op<ResizeAttrs> = { ...moves, ...sampled, name: 'interpolate', quant: 'none', lower: null }
+
+/** The op of a mode. */
+export const resizing = (a: ResizeAttrs): Op<ResizeAttrs> => (a.mode === 'nearest' ? resize : interpolate)

@@ -8,6 +8,7 @@ import { mul } from '../ops/elementwise.ts'
 import { fakeQuant } from '../ops/fakeQuant.ts'
 import { detach, identity } from '../ops/foreign.ts'
 import { containerZero } from '../ops/integer.ts'
+import { pad } from '../ops/structure.ts'
 import type { Ranges } from '../quant/calibrate.ts'
 import { chooseScale, type Range } from '../quant/observer.ts'
 import type { KernelRules } from '../quant/rules.ts'
@@ -348,8 +349,8 @@ export function quantizeInto(
     n.outputs.forEach((v, i) => {
       raw.set(v, outs[i]!)
       const q = plan.grids.get(v.name)
-      // Ops that pass numbers through stay on their input's grid without another quantizer.
-      const passes = isInteger && n.op.quant === 'shared'
+      // Ops that pass numbers through stay on their input's grid without another quantizer, unless they add numbers that need not lie on it.
+      const passes = isInteger && n.op.quant === 'shared' && !(n.op === pad && n.attrs.value !== 0)
       map.set(
         v,
         q && !passes && !absorbed.has(v.name) && isFloat(v.dtype)

@@ -2,7 +2,7 @@ import { type Builder, createBuilder } from '../ir/builder.ts'
 import { errors, invariant } from '../ir/errors.ts'
 import { type Graph, isConstant, type Node, type QuantParams, usesOf, type Value } from '../ir/graph.ts'
 import { liveNodes } from '../ir/rewrite.ts'
-import { numbersOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
+import { isFloat, numbersOf, stridesOf, type Tensor, tensorOf } from '../ir/tensor.ts'
 import { quantizeValue } from '../math/fixedPoint.ts'
 import { fakeQuant, gridOf } from '../ops/fakeQuant.ts'
 import { identity } from '../ops/foreign.ts'
@@ -34,11 +34,11 @@ function realConstant(t: Tensor, q: QuantParams): Tensor {
   )
 }
 
+const sameGrid = (p: QuantParams, q: QuantParams): boolean => p.lo === q.lo && p.hi === q.hi && p.scale[0] === q.scale[0]
+
 /** Steps of one grid as steps of another. */
 function onGrid(b: Builder, steps: Value, grid: QuantParams): Value {
-  const have = steps.quant!
-  if (have.lo === grid.lo && have.hi === grid.hi && have.scale[0] === grid.scale[0]) return steps
-  return lookUp(b, steps, grid, identity.name, (v) => v) ?? steps
+  return sameGrid(steps.quant!, grid) ? steps : (lookUp(b, steps, grid, identity.name, (v) => v) ?? steps)
 }
 
 /**
@@ -81,6 +81,8 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
     node.outputs.forEach((v, i) => reals.set(v, outs[i]!))
   }
   const isStep = (v: Value | null): boolean => v === null || steps.has(v) || isConstant(v)
+  /** What an op that passes numbers through may be fed in integers: steps, and constants that are no data. */
+  const isMoved = (v: Value | null): boolean => v === null || steps.has(v) || (isConstant(v) && !isFloat(v.dtype))
   for (const v of graph.inputs) {
     const readers = uses.consumers(v)
     const only = readers[0]
@@ -101,14 +103,15 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
       else {
         const maker = uses.producer(x!)
         const lowering = maker ? rules.lowering(maker) : null
+        // Moving and rounding may change places: numbers that an op only passes through are on its result's grid before it.
+        const moves = maker?.op.quant === 'shared'
+        const fed = (v: Value | null): Value | null => {
+          const s = v && steps.get(v)
+          return s ? (moves ? onGrid(b, s, grid) : s) : v
+        }
         const fused =
-          node.attrs.fused && maker && lowering && maker.inputs.every(isStep)
-            ? lowering(
-                b,
-                maker,
-                maker.inputs.map((v) => (v ? (steps.get(v) ?? v) : null)),
-                grid,
-              )
+          node.attrs.fused && maker && lowering && maker.inputs.every(moves ? isMoved : isStep)
+            ? lowering(b, maker, maker.inputs.map(fed), grid)
             : null
         steps.set(
           out,
@@ -119,8 +122,9 @@ export function lower(graph: Graph<'qdq'>, rules: KernelRules, integerIO: boolea
     }
     // Ops that pass numbers through stay on the grid they are fed.
     const lowering = node.op.quant === 'shared' ? rules.lowering(node) : null
-    if (lowering && node.inputs.every(isStep) && node.inputs.some((v) => v !== null && steps.has(v))) {
-      const grid = steps.get(node.inputs.find((v) => v !== null && steps.has(v))!)!.quant!
+    const grids = node.inputs.flatMap((v) => (v && steps.get(v)?.quant) ?? [])
+    const grid = grids[0]
+    if (lowering && grid && node.inputs.every(isMoved) && grids.every((q) => sameGrid(q, grid))) {
       const lowered = lowering(
         b,
         node,

@@ -9,7 +9,7 @@ import { orthogonalityDefect, spectralNorm } from '../math/linalg.ts'
 import { createRandom } from '../math/random.ts'
 import { reshape } from '../ops/broadcasting.ts'
 import { conv, dense } from '../ops/conv.ts'
-import { add, relu, sigmoid } from '../ops/elementwise.ts'
+import { add, prelu, relu, sigmoid } from '../ops/elementwise.ts'
 import { globalAveragePool } from '../ops/pool.ts'
 import { concat, transpose } from '../ops/structure.ts'
 import { balance } from '../passes/balance.ts'
@@ -501,6 +501,16 @@ describe('balance', () => {
       return s.reduce((a, v) => a + (v - mean) ** 2, 0)
     }
     assert.ok(spread(balanced) < spread(g))
+  })
+
+  it('leaves what a computed slope multiplies as it is', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 3] })
+    const layer = (v: Value, by: number): Value => b.emit(dense, [v, b.constant(normal([3, 3], by), 'w'), null], {})
+    const g = b.build('float', [layer(b.emit(prelu, [layer(x, 4), layer(x, 0.2)], {}), 1)])
+    const fed = [normal([5, 3])]
+    const [p, q] = [numbersOf(evaluate(g, fed)[0]!), numbersOf(evaluate(balance(1).run(g), fed)[0]!)]
+    for (let i = 0; i < p.length; i++) assert.ok(Math.abs(p[i]! - q[i]!) < 1e-4 * Math.max(1, Math.abs(p[i]!)))
   })
 
   it('knows what the input is multiplied by behind ops that only move it, and leaves frozen layers alone', () => {

@@ -196,15 +196,23 @@ const resizeRead: Read = (r) => {
       if (typeof d !== 'number' || typeof to !== 'number') throw new Foreign('a symbolic size is resized')
       return to / d
     })
-  return r.emit(core.resize, [x], {
+  // Before operator set 11 the nearest element lay before a place when it grew, behind it when it shrank.
+  if (old && mode === 'nearest' && ratio.some((k) => k < 1) && ratio.some((k) => k > 1))
+    throw new Foreign('a resize that grows along one axis and shrinks along another')
+  const attrs: core.ResizeAttrs = {
     sizes: fixed,
     scales: ratio,
     mode: (mode === 'bilinear' ? 'linear' : mode) as core.ResizeAttrs['mode'],
     coordinates: coordinates as core.ResizeAttrs['coordinates'],
-    nearest: (old ? 'floor' : r.string('nearest_mode', 'round_prefer_floor')) as core.ResizeAttrs['nearest'],
+    nearest: (old
+      ? ratio.some((k) => k < 1)
+        ? 'ceil'
+        : 'floor'
+      : r.string('nearest_mode', 'round_prefer_floor')) as core.ResizeAttrs['nearest'],
     cubicA: r.float('cubic_coeff_a', -0.75),
     excludeOutside: r.int('exclude_outside', 0) === 1,
-  })
+  }
+  return r.emit(core.resizing(attrs), [x], attrs)
 }
 
 export const read: Record<string, Read> = {
@@ -316,4 +324,5 @@ export const write: [Op, Write][] = [
   [core.spaceToDepth, plain('SpaceToDepth', (a) => [int('blocksize', a.block)])],
   [core.shape, plain('Shape', (a) => [int('start', a.start), ...(a.end === null ? [] : [int('end', a.end)])])],
   [core.resize, resizeWrite],
+  [core.interpolate, resizeWrite],
 ]

@@ -76,7 +76,7 @@ const resizeRead =
       cubicA: -0.75,
       excludeOutside: false,
     }
-    return inCore(r.finish(r.emit(core.resize, [x], attrs)))
+    return inCore(r.finish(r.emit(core.resizing(attrs), [x], attrs)))
   }
 
 export const read: Record<string, Read> = {
@@ -414,6 +414,7 @@ export const write: readonly (readonly [Op, Write])[] = [
   [core.split, splitWrite],
   [core.gather, gatherWrite],
   [core.resize, resizeWrite],
+  [core.interpolate, resizeWrite],
   [core.depthToSpace, blocks('DEPTH_TO_SPACE', 'DepthToSpaceOptions')],
   [core.spaceToDepth, blocks('SPACE_TO_DEPTH', 'SpaceToDepthOptions')],
   [core.identity, identityWrite],
@@ -452,5 +453,5 @@ export const write: readonly (readonly [Op, Write])[] = [
 ]
 
 /** Ops whose rank-4 data has channels: their tensors have them last in the file. */
-export const channels: readonly Op[] = [core.resize, core.depthToSpace, core.spaceToDepth]
+export const channels: readonly Op[] = [core.resize, core.interpolate, core.depthToSpace, core.spaceToDepth]
 export const agnostic: readonly Op[] = [core.concat, core.pad, core.slice, core.split]

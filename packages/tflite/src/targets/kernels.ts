@@ -85,7 +85,6 @@ function writable(node: Node): boolean {
       const a = node.attrs as core.ResizeAttrs
       return (
         rank === 4 &&
-        a.mode === 'nearest' &&
         (a.coordinates === 'asymmetric' ? a.nearest === 'floor' : a.coordinates === 'half_pixel' && a.nearest === 'round_prefer_ceil')
       )
     }
