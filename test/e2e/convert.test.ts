@@ -125,6 +125,41 @@ describe('convert', () => {
     }
   })
 
+  it('interpolations between elements of one grid may end a step off, and the report says so', async () => {
+    const b = core.createBuilder()
+    const random = core.createRandom(4)
+    const drawn = (shape: number[]): core.Value =>
+      b.constant(
+        core.tensorOf(
+          'float32',
+          shape,
+          Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
+        ),
+      )
+    const same = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1 }
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 3, 8, 8] })
+    const r = b.emit(core.relu, [b.emit(core.conv, [x, drawn([8, 3, 3, 3]), null], same)], {})
+    const pooled = b.emit(core.maxPool, [r], { ...same, kernel: [2, 2], strides: [2, 2], pads: [0, 0, 0, 0], ceil: false })
+    const up = b.emit(core.interpolate, [pooled], {
+      sizes: [null, null, null, null],
+      scales: [1, 1, 2, 2],
+      mode: 'linear',
+      coordinates: 'half_pixel',
+      nearest: 'floor',
+      cubicA: -0.75,
+      excludeOutside: false,
+    })
+    const model = writeModel(
+      b.build('float', [b.emit(core.conv, [b.emit(core.concat, [up, r], { axis: 1 }), drawn([4, 16, 3, 3]), null], same)]),
+    )
+    const o = { bits: 8, samples: 32, calibSamples: 32, task: 'regress', attacks: [], finetune: 'off', out: null } as const
+    for (const target of ['ort', 'tflite'] as const) {
+      const r = await one(model, { ...o, targets: [target] })
+      assert.ok(r.artifact.maxErrorSteps < 1.001)
+      assert.match(r.artifact.inexact.join(), /interpolations end half-way/)
+    }
+  })
+
   it('dense layers over a sequence keep an open batch, in either format', async () => {
     const b = core.createBuilder()
     const random = core.createRandom(4)

@@ -242,6 +242,19 @@ describe('grids that several values share', () => {
     assert.deepEqual(numbersOf(evaluate(prepared, [image(1)])[0]!).length, 6)
   })
 
+  it('a constant yet to come keeps its name beside the constants that passes make', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })
+    const factor = (name: string): core.Value => b.constant(tensorOf('float32', [4, 1, 1], [1, 2, 3, 4]), name)
+    const h = b.emit(core.add, [b.emit(core.mul, [convolution(b, x, 'h'), factor('k')], {}), factor('k2')], {})
+    const graph = b.build('float', [convolution(b, h, 'y')])
+    const last = graph.nodes.at(-1)!
+    const renamed = { ...last, inputs: last.inputs.map((v, i) => (v && i === 1 ? { ...v, name: 'h.w_0' } : v)) }
+    const prepared = core.prepare({ ...graph, nodes: [...graph.nodes.slice(0, -1), renamed] })
+    const names = prepared.nodes.flatMap((n) => n.inputs.flatMap((v) => (v?.data ? [v.name] : [])))
+    assert.equal(new Set(names).size, names.length, names.join())
+  })
+
   it('a split is slices, which have an integer form', () => {
     const b = createBuilder()
     const x = b.input('x', { dtype: 'float32', shape: ['N', 4, 4, 4] })

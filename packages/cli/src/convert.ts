@@ -23,6 +23,7 @@ import {
   insertQuantizers,
   intConv,
   intDense,
+  interpolate,
   type KernelRules,
   type LayerReport,
   liftBatch,
@@ -60,6 +61,8 @@ export interface ConvertResult {
   readonly files: ReadonlyMap<string, Uint8Array>
 }
 
+/** Between elements of one grid an interpolation is often exactly half a step off, and single precision decides which way it goes. */
+const HALVES = 'interpolations end half-way between two steps, and runtimes round them by the order of their sums'
 /** Share of outputs that may differ where float islands feed quantizers. */
 const ISLAND_TOLERANCE = 0.02
 /** The same for files that compute with real numbers throughout: at eight bits a few sums in ten thousand land a step off in every layer. */
@@ -401,7 +404,7 @@ async function toIntegers(job: Job): Promise<Report> {
     for (const [from, to] of checkedBatches(network.integer, s, Math.floor(REFERENCE.macs / Math.max(1, s.macs))))
       yield [onGrid(preprocess(await s.feed.pixels(from, to), s.feed.preprocessing), network.integer)]
   }
-  const inexact = target.inexact(network.integer)
+  const inexact = [...target.inexact(network.integer), ...(network.integer.nodes.some((n) => n.op === interpolate) ? [HALVES] : [])]
   let agreement: Agreement
   let after: Job['before']
   try {
@@ -716,7 +719,8 @@ function checkAgreement(
   const what = `${a.mismatches} of ${a.compared} output elements differ from the integer reference, by up to ${a.maxErrorSteps.toPrecision(3)} steps`
   if (islands) notes.push(`float islands inside the network: ${what}`)
   if (inexact.length) notes.push(`${inexact.join('; ')}: ${what}`)
-  const withinStep = inexact.length > 0 && a.maxErrorSteps <= 1
+  // Steps are counted in single precision.
+  const withinStep = inexact.length > 0 && a.maxErrorSteps < 1.001
   const share = choice.target.accepts === 'qdq' ? CARRIER_TOLERANCE : islands || inexact.length ? ISLAND_TOLERANCE : 0
   if (!withinStep && a.mismatches > share * a.compared) throw errors.recheckFailed(what, stem)
 }

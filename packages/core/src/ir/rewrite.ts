@@ -35,7 +35,7 @@ export function rewrite<L extends Level, M extends Level = L>(
   level?: M,
   mapInput?: (v: Value) => Value,
 ): Graph<M> {
-  const b = createBuilder('float32', new Set(graph.nodes.flatMap((n) => n.outputs.map((v) => v.name))))
+  const b = createBuilder('float32', new Set(graph.nodes.flatMap((n) => [...n.outputs, ...n.inputs].flatMap((v) => v?.name ?? []))))
   const map = new Map<Value, Value>()
   for (const v of graph.inputs) {
     const m = mapInput?.(v) ?? v
