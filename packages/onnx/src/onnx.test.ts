@@ -171,6 +171,24 @@ describe('what files of real numbers say', () => {
       )
     })
 
+  it('a resize to sizes that no scale in single precision gives, behind a symbolic batch and between turned layouts', async () => {
+    const m = file({
+      nodes: [
+        node('Transpose', ['x'], ['t'], [ints('perm', [0, 3, 1, 2])]),
+        node('Resize', ['t', '', '', 's'], ['r'], [ints('axes', [2, 3]), string('mode', 'linear')]),
+        node('Transpose', ['r'], ['y'], [ints('perm', [0, 2, 3, 1])]),
+      ],
+      inputs: { x: ['float32', ['N', 7, 11, 2]] },
+      constants: [constant('s', 'int64', [2], [31, 13])],
+    })
+    const x = floats(
+      [2, 7, 11, 2],
+      Array.from({ length: 308 }, (_, i) => Math.sin(i)),
+    )
+    const [have, want] = [await byEngine(modelToGraph(m), [x]), evaluate(modelToGraph(m), [x])[0]!]
+    assert.deepEqual(have.shape, [2, 31, 13, 2])
+    list(have).forEach((v, i) => assert.ok(Math.abs(v - list(want)[i]!) < 1e-4))
+  })
   for (const by of [0.4, 0.5, 2])
     it(`a nearest resize of operator set 10, ×${by}`, async () => {
       const nodes = [node('Resize', ['x', 's'], ['y'], [string('mode', 'nearest')])]

@@ -1,6 +1,6 @@
 import * as core from '@dqc/core'
 import { axisOf, type Dim, type Op, shapeOf, type Value } from '@dqc/core'
-import { Foreign, float, int, ints, type NodeReader, plain, type Read, shapeTensor, string, type Write } from './spelling.ts'
+import { Foreign, float, int, ints, type NodeReader, plain, type Read, shapeTensor, string, trimmed, type Write } from './spelling.ts'
 
 /** Axes from an attribute (older opsets) or from a constant input; null when neither is there. */
 export const axesOf = (r: NodeReader, i: number): number[] | null => r.constant(i) ?? r.ints('axes')
@@ -260,21 +260,26 @@ export const read: Record<string, Read> = {
 const resizeWrite: Write = (w, node, [x], outs) => {
   const a = node.attrs as core.ResizeAttrs
   if (a.coordinates === 'half_pixel_symmetric') w.atLeast(19)
-  const rank = a.scales.length
-  const from = shapeOf(node.inputs[0])
-  // Axes without a size of their own, a symbolic batch among them, stay as they are and are left out.
-  const axes = from.flatMap((_, i) => (a.sizes[i] !== null || a.scales[i] !== 1 ? [i] : []))
-  const to = shapeOf(node.outputs[0])
-  const bySize = a.sizes.some((d) => d !== null) && axes.every((i) => typeof to[i] === 'number')
-  const full = bySize ? w.constant(shapeTensor(axes.map((i) => to[i] as number))) : ''
-  const scales = bySize ? '' : w.constant(core.tensorOf('float32', [rank], a.scales))
-  w.node('Resize', bySize ? [x!, '', '', full] : [x!, '', scales], outs, [
+  const [from, to] = [shapeOf(node.inputs[0]), shapeOf(node.outputs[0])]
+  // Scales give these sizes by themselves, whatever the batch, unless rounding comes in between.
+  const byScale = a.sizes.every((d, i) => d === null || Math.floor(Math.fround((from[i] as number) * Math.fround(a.scales[i]!))) === d)
+  let [sizes, scales] = ['', '']
+  if (byScale) scales = w.constant(core.tensorOf('float32', [a.scales.length], a.scales))
+  else {
+    // Sizes of every axis: runtimes lose those of some axes when they turn layouts round. The first ones, a symbolic batch among them, are the input's.
+    const first = a.sizes.findIndex((d) => d !== null)
+    const own = w.constant(shapeTensor(to.slice(first).map((d) => d as number)))
+    const [shape, kept] = [w.temp('shape'), w.temp('kept')]
+    w.node('Shape', [x!], [shape])
+    w.node('Slice', [shape, w.constant(shapeTensor([0])), w.constant(shapeTensor([first]))], [kept])
+    w.node('Concat', [kept, own], [(sizes = w.temp('sizes'))], [int('axis', 0)])
+  }
+  w.node('Resize', trimmed([x!, '', scales, sizes]), outs, [
     string('mode', a.mode),
     string('coordinate_transformation_mode', a.coordinates),
     string('nearest_mode', a.nearest),
     float('cubic_coeff_a', a.cubicA),
     int('exclude_outside', a.excludeOutside ? 1 : 0),
-    ...(bySize ? [ints('axes', axes)] : []),
   ])
 }
 
