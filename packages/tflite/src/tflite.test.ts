@@ -39,6 +39,10 @@ const cases: [string, Graph<'float'>][] = [
     'convolution, transposed',
     single(core.convTranspose, { ...win([2, 2], [0, 0, 0, 0]), group: 1, outputPadding: [0, 0] }, [normal([4, 3, 2, 2]), normal([3])]),
   ],
+  [
+    'convolution, transposed, with pads of PyTorch',
+    single(core.convTranspose, { ...win([2, 2], [1, 1, 1, 1]), group: 1, outputPadding: [1, 1] }, [normal([4, 3, 3, 3]), normal([3])]),
+  ],
   ['dense', single(core.dense, {}, [normal([3, 5]), normal([3])], [1, 5])],
   ['dense on more axes', single(core.dense, {}, [normal([3, 5]), normal([3])], [1, 2, 5])],
   ['maximum pool, padded', single(core.maxPool, { ...win([2, 2], [1, 1, 1, 1]), kernel: [3, 3], ceil: false })],
@@ -52,6 +56,8 @@ const cases: [string, Graph<'float'>][] = [
     single(core.averagePool, { ...win([1, 1], [1, 1, 1, 1]), kernel: [3, 3], ceil: true, countIncludePad: true }),
   ],
   ['global average pool', single(core.globalAveragePool, {})],
+  ['global average pool of a sequence', single(core.globalAveragePool, {}, [], [1, 4, 6])],
+  ['global maximum pool of a sequence', single(core.globalMaxPool, {}, [], [1, 4, 6])],
   ['softmax over channels', single(core.softmax, { axis: 1 })],
   ['sum with a constant per channel', single(core.add, {}, [normal([4, 1, 1])])],
   ['clip', single(core.clip, { min: -0.5, max: 0.7 })],
@@ -110,6 +116,32 @@ describe('TFLite', () => {
       const y = evaluate(back, [fed])[0]!
       near(String(y.shape) === String(want.shape) ? y : core.transpose.eval([y], { perm: [0, 3, 1, 2] })[0]!, want)
     })
+
+  it('an open batch that is merged with other axes comes apart again', () => {
+    const b = createBuilder()
+    const rows = b.emit(core.reshape, [b.input('x', { dtype: 'float32', shape: ['N', 6, 8] })], { shape: [-1, 8] })
+    const y = b.emit(core.dense, [rows, b.constant(normal([5, 8])), null], {})
+    const graph = b.build('float', [b.emit(core.reshape, [y], { shape: [-1, 6, 5] })])
+    const back = readModel(writeModel(graph).bytes)
+    const x = normal([2, 6, 8])
+    near(evaluate(back, [x])[0]!, evaluate(graph, [x])[0]!)
+  })
+
+  it('an input of integers before a network of real numbers is read as what they stand for', () => {
+    const b = createBuilder()
+    const x = b.input('x', { dtype: 'int32', shape: [1, 8] }, { scale: Float32Array.of(0.5), axis: null, lo: -128, hi: 127 })
+    const real = b.emit(core.dequantize, [x], { scale: 0.5 })
+    const graph = b.build('integer', [b.emit(core.dense, [real, b.constant(normal([5, 8])), null], {})])
+    const back = readModel(writeModel(graph).bytes)
+    assert.equal(back.level, 'qdq')
+    const steps = tensorOf('int32', [1, 8], [-128, -3, -1, 0, 1, 2, 50, 127])
+    const reals = tensorOf(
+      'float32',
+      [1, 8],
+      Float32Array.from(steps.data as Int32Array, (v) => v / 2),
+    )
+    near(evaluate(back, [reals])[0]!, evaluate(graph, [steps])[0]!)
+  })
 
   it('a flattened image and its dense layer need no transpose, in either direction', () => {
     const b = createBuilder()

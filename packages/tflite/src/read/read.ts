@@ -130,7 +130,7 @@ export function modelToGraph(parsed: ParsedModel, options: ReadOptions = {}): Gr
     else if (bufferOf(parsed, t.buffer ?? 0).length === 0 && Array.from(t.shape ?? []).includes(0))
       constants.set(i, tensorOf('float32', Array.from(t.shape!), []))
   })
-  const quantized = graph.operators.some((o) => Array.from(o.outputs ?? []).some((i) => grids[i]))
+  const quantized = [...(graph.inputs ?? []), ...graph.operators.flatMap((o) => [...(o.outputs ?? [])])].some((i) => grids[i])
 
   const consumers = new Map<number, Operator[]>()
   for (const o of graph.operators) for (const i of new Set(o.inputs ?? [])) consumers.set(i, [...(consumers.get(i) ?? []), o])

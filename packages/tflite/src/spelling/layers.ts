@@ -222,7 +222,8 @@ const convWrite: Write = (w, node) => {
   const common = { padding, strideH: a.strides[0], strideW: a.strides[1], dilationHFactor: a.dilations[0], dilationWFactor: a.dilations[1] }
   const axis = wv.quant?.axis ?? null
   if (a.group === C && per === 1 && a.group > 1) {
-    const weights = w.weights(turn(t, [1, 2, 3, 0]), wv.quant, axis === null ? null : 3, wv.name, true)
+    // Runtimes compute depthwise layers on packed weights otherwise than on whole bytes.
+    const weights = w.weights(turn(t, [1, 2, 3, 0]), wv.quant, axis === null ? null : 3, wv.name, false)
     const bias = biasTensor(w, bv, O, x, wv, name)
     w.output(node, 'file', true, (out, fusedActivationFunction) =>
       w.add('DEPTHWISE_CONV_2D', {
@@ -337,20 +338,24 @@ const poolWrite =
     )
   }
 
-/** The mean over height and width. */
-const globalMean: Write = (w, node) => {
-  needImage(node)
-  const x = node.inputs[0]!
-  const from = w.tensor(x, 'file')
-  w.output(node, 'file', false, (out) =>
-    w.add('MEAN', {
-      inputs: [from, w.ints([1, 2])],
-      outputs: [out],
-      options: ['ReducerOptions', { keepDims: true }],
-      version: x.quant ? 2 : 1,
-    }),
-  )
-}
+/** What is left of each channel, over all axes behind it. */
+const globalWrite =
+  (type: string): Write =>
+  (w, node) => {
+    const x = node.inputs[0]!
+    const rank = shapeOf(x).length
+    const layout = rank === 4 ? 'file' : 'core'
+    const from = w.tensor(x, layout)
+    const axes = rank === 4 ? [1, 2] : Array.from({ length: rank - 2 }, (_, i) => i + 2)
+    w.output(node, layout, false, (out) =>
+      w.add(type, {
+        inputs: [from, w.ints(axes)],
+        outputs: [out],
+        options: ['ReducerOptions', { keepDims: true }],
+        version: x.quant ? 2 : 1,
+      }),
+    )
+  }
 
 const reduceWrite =
   (type: string): Write =>
@@ -396,24 +401,41 @@ const transposedWrite: Write = (w, node) => {
   const t = constantOf(wv)
   if (a.group !== 1 || a.dilations.some((d) => d !== 1)) throw errors.unsupportedTarget('a transposed convolution with groups or dilations')
   const [, O, kh, kw] = t.shape as [number, number, number, number]
-  const shape = core.knownShape(node.outputs[0], 'the result')
+  const shape = core.knownShape({ ...node.outputs[0]!, shape: w.sized(shapeOf(node.outputs[0])) }, 'the result')
   const axes = axesOf(x, [kh, kw], a).map((axis, i) => ({ ...axis, out: shape[i + 2]! }))
   const padding = transposedPaddingFor(a.pads, a.outputPadding, axes)
+  // Other pads are cut off the whole result.
+  const ends = [0, 1].map((i) => a.pads[i + 2]! - a.outputPadding[i]!)
+  if (padding === null && ends.some((e) => e < 0))
+    throw errors.unsupportedTarget(`a transposed convolution with pads [${a.pads}] and output padding [${a.outputPadding}]`)
+  const whole = padding === null ? shape.map((d, i) => (i < 2 ? d : d + a.pads[i - 2]! + ends[i - 2]!)) : shape
   const weights = w.weights(turn(t, [1, 2, 3, 0]), wv.quant, 0, wv.name, false)
   const inputs = [
-    w.ints(PERM_TO_FILE.map((k) => shape[k]!)),
+    w.ints(PERM_TO_FILE.map((k) => whole[k]!)),
     weights,
     w.tensor(x, 'file'),
     biasTensor(w, bv, O, x, wv, node.outputs[0]!.name),
   ]
-  w.output(node, 'file', true, (out, fusedActivationFunction) =>
+  w.output(node, 'file', true, (out, fusedActivationFunction) => {
+    const sizes = (s: readonly number[]): number[] => PERM_TO_FILE.map((k) => s[k]!)
+    const to = padding === null ? w.temp(sizes(whole), node.outputs[0]!.quant) : out
     w.add('TRANSPOSE_CONV', {
       inputs,
-      outputs: [out],
-      options: ['TransposeConvOptions', { padding, strideH: a.strides[0], strideW: a.strides[1], fusedActivationFunction }],
+      outputs: [to],
+      options: [
+        'TransposeConvOptions',
+        { padding: padding ?? Padding.VALID, strideH: a.strides[0], strideW: a.strides[1], fusedActivationFunction },
+      ],
       version: fusedActivationFunction ? 4 : 3,
-    }),
-  )
+    })
+    if (padding !== null) return
+    w.add('SLICE', {
+      inputs: [to, w.ints(sizes([0, 0, a.pads[0]!, a.pads[1]!])), w.ints(sizes(shape))],
+      outputs: [out],
+      options: ['SliceOptions', {}],
+      version: node.outputs[0]!.quant ? 2 : 1,
+    })
+  })
 }
 
 const matmulWrite: Write = (w, node) => {
@@ -458,23 +480,9 @@ export const write: readonly (readonly [Op, Write])[] = [
   [core.maxPool, poolWrite('MAX_POOL_2D')],
   [core.averagePool, poolWrite('AVERAGE_POOL_2D')],
   [core.fixedAveragePool, poolWrite('AVERAGE_POOL_2D')],
-  [core.globalAveragePool, globalMean],
-  [core.fixedMean, globalMean],
-  [
-    core.globalMaxPool,
-    (w, node) => {
-      needImage(node)
-      const from = w.tensor(node.inputs[0]!, 'file')
-      w.output(node, 'file', false, (out) =>
-        w.add('REDUCE_MAX', {
-          inputs: [from, w.ints([1, 2])],
-          outputs: [out],
-          options: ['ReducerOptions', { keepDims: true }],
-          version: node.inputs[0]!.quant ? 2 : 1,
-        }),
-      )
-    },
-  ],
+  [core.globalAveragePool, globalWrite('MEAN')],
+  [core.fixedMean, globalWrite('MEAN')],
+  [core.globalMaxPool, globalWrite('REDUCE_MAX')],
   [core.reduceMean, reduceWrite('MEAN')],
   [core.reduceSum, reduceWrite('SUM')],
   [core.reduceMax, reduceWrite('REDUCE_MAX')],

@@ -1,4 +1,4 @@
-import { type Dim, errors, knownShape } from '@dqc/core'
+import { type Dim, knownShape } from '@dqc/core'
 import { Padding } from '../format/schema.gen.ts'
 import { Foreign } from './spelling.ts'
 
@@ -48,15 +48,15 @@ export function transposedPads(
   return { pads: [...each.map((e) => e.before), ...each.map((e) => e.behind)], outputPadding: each.map((e) => e.extra) }
 }
 
-/** The padding code of a transposed convolution with these pads and output sizes. Throws CompileError when there is none. */
+/** The padding code of a transposed convolution with these pads and output sizes; null when there is none. */
 export function transposedPaddingFor(
   pads: readonly number[],
   outputPadding: readonly number[],
   axes: readonly (Axis & { readonly out: number })[],
-): number {
+): number | null {
   for (const code of [Padding.VALID, Padding.SAME]) {
     const p = transposedPads(code, axes)
     if (p.pads.every((v, i) => v === pads[i]) && p.outputPadding.every((v, i) => v === outputPadding[i])) return code
   }
-  throw errors.unsupportedTarget(`a transposed convolution with pads [${pads}] is neither SAME nor VALID`)
+  return null
 }

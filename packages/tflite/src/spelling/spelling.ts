@@ -94,6 +94,8 @@ export interface OperatorWriter {
   result(v: Value, layout: Layout): number
   /** A value is another one's tensor under a new name. */
   alias(v: Value, layout: Layout, tensor: number): void
+  /** A shape as the file has it: with the batch that it is written for, if there is one. */
+  sized(shape: readonly Dim[]): Dim[]
   /** A tensor between the operators of one rule; `quant` is its grid, null for real numbers. */
   temp(shape: readonly Dim[], quant: QuantParams | null): number
   /** A constant of plain numbers, in the file's order. */

@@ -24,17 +24,16 @@ const axisIn = (r: OperatorReader, axis: number, rank: number): number => {
 }
 const here = (r: OperatorReader, value: Value): Laid => ({ value, layout: r.layout })
 
-/** A declared shape as a target for core's reshape: the batch is copied, one more size may be open. */
+/** A declared shape as a target for core's reshape: an open first size is the batch where the others hold as much as before, and one size may be open. */
 function target(r: OperatorReader, x: Value, k = 0): number[] {
   const from = shapeOf(x)
   const to = r.outShape(k)
   const batch = from[0]
-  const open = to.map((d, i): Dim => {
-    if (d >= 0) return d
-    return i === 0 && typeof batch === 'string' ? batch : '?'
-  })
-  // A batch of one written down where the input's is open: the first size is the batch.
   const size = (s: readonly Dim[]): number => s.reduce<number>((p, d) => p * (typeof d === 'number' ? d : 1), 1)
+  const others = to.slice(1)
+  const keepsBatch = typeof batch === 'string' && (others.some((d) => d < 0) || size(others) === size(from))
+  const open = to.map((d, i): Dim => (d >= 0 ? d : i === 0 && keepsBatch ? batch : '?'))
+  // A batch of one written down where the input's is open: the first size is the batch.
   if (typeof batch === 'string' && to[0] === 1 && !open.some((d) => typeof d === 'string') && size(from) === size(open)) open[0] = batch
   return core.reshapeTarget(from, open)
 }

@@ -37,7 +37,10 @@ export function tfliteTarget(options: TfliteOptions, perChannelDense = true): Ta
     legalize: (graph) => relabelScales(graph, fills(container)),
     inexact: (graph) => [...new Set(graph.nodes.flatMap((n) => inexact.get(n.op) ?? []))],
     emit(graph: Graph<'integer'>, stem, metadata): Artifact {
+      // A transposed convolution is told the sizes of its result, the batch among them.
+      const batch = graph.nodes.some((n) => n.op === core.convTranspose) ? { batch: 1 } : {}
       const { bytes, channelsLast } = writeModel(graph, {
+        ...batch,
         container,
         packedWeights: options.packedWeights,
         keepContainers: options.keepContainers ?? false,

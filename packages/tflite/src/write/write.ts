@@ -118,9 +118,11 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): { readon
     zeroPoint: BigInt64Array.from({ length: q.scale.length }, () => BigInt(zero)),
     quantizedDimension: axis ?? 0,
   })
+  const sized = (dims: readonly Dim[]): Dim[] =>
+    dims.map((d, i) => (i === 0 && typeof d === 'string' && options.batch !== undefined ? options.batch : d))
   const declare = (name: string, dims: readonly Dim[] | null, dtype: DType, quant: QuantParams | null, container = kind): number => {
     if (dims === null) throw errors.unsupportedTarget(`the rank of ${name} is not known`)
-    const shape = dims.map((d, i) => (i === 0 && typeof d === 'string' && options.batch !== undefined ? options.batch : d))
+    const shape = sized(dims)
     const open = shape.some((d) => typeof d === 'string')
     const c = quant ? containerOf(quant, container) : null
     tensors.push({
@@ -237,6 +239,7 @@ export function graphToModel(graph: Graph, options: WriteOptions = {}): { readon
         from = to
       })
     },
+    sized,
     temp: (shape, quant) => declare('between', shape, 'float32', quant),
     constant: (t, name) => store(bytesOf(t), { name, shape: Int32Array.from(t.shape), type: codeOf(t.dtype) }),
     ints: (values) => w.constant(tensorOf('int32', [values.length], values), 'sizes'),
