@@ -160,6 +160,26 @@ describe('convert', () => {
     }
   })
 
+  it('operators that are only carried are named, and what may settle them', async () => {
+    const model = (samples: number): Uint8Array => {
+      const m = decodeModel(new Uint8Array(readFileSync(digits)))
+      const g = m.graph!
+      const last = g.node!.at(-1)!
+      const out = last.output![0]!
+      last.output![0] = 'scores'
+      g.node!.push({ opType: 'Hardmax', name: 'h', input: ['scores'], output: [out], attribute: [], domain: '' })
+      if (samples) g.input![0]!.type!.tensorType!.shape!.dim![0] = { dimValue: samples }
+      return encodeModel(m)
+    }
+    const note = async (samples: number): Promise<string> =>
+      (await one(model(samples), { ...quick, bits: 8, samples: 16, calibSamples: 16 })).notes.join()
+    assert.match(
+      await note(0),
+      /only carries, and what reads their results, stay in real numbers: Hardmax; .* --shape \w+=1,1,20,20 settles/,
+    )
+    assert.match(await note(1), /real numbers: Hardmax$|real numbers: Hardmax,/)
+  })
+
   it('dense layers over a sequence keep an open batch, in either format', async () => {
     const b = core.createBuilder()
     const random = core.createRandom(4)

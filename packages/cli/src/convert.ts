@@ -290,6 +290,20 @@ async function trainerFor(job: Job, stem: string, frozen: (node: Node) => boolea
   }
 }
 
+/** What to know, and to do, about operators that dqc does not know; null where there are none. */
+function carriedNote(opened: OpenedModel, graph: Graph<'float'>): string | null {
+  const types = [...new Set(graph.nodes.flatMap((n) => (n.op.name === 'foreign' ? [n.attrs.type as string] : [])))]
+  if (types.length === 0) return null
+  const [x] = graph.inputs
+  const sizes = x?.shape?.slice(1)
+  // Exporters compute sizes from an open batch, by ops that are constants once it is known.
+  const remedy =
+    opened.fixedBatch === null && x && sizes?.every((d) => typeof d === 'number')
+      ? `; if they compute sizes, --shape ${x.name}=1,${sizes} settles them`
+      : ''
+  return `operators that dqc only carries, and what reads their results, stay in real numbers: ${types.slice(0, 6).join(', ')}${types.length > 6 ? ' …' : ''}${remedy}`
+}
+
 async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
   const { runtimes, opened, graph, setting: s, options: o, progress, choice } = job
   const { target } = choice
@@ -339,12 +353,14 @@ async function quantizeFor(job: Job, stem: string): Promise<Quantization> {
       progress(step, Math.min(seen, count), count)
     },
   })
+  const carried = carriedNote(opened, ready)
   if (network.plan.integer.size === 0)
     throw errors.unsupportedTarget(
       'no layer of the network has an integer form',
       opened.path,
-      'layers need constant weights; see `dqc inspect`',
+      carried ?? 'layers need constant weights; see `dqc inspect`',
     )
+  if (carried && !job.notes.includes(carried)) job.notes.push(carried)
   if (!trainer) return { ...network, integer: target.legalize(network.integer), finetuning }
   const tuned = await trainer.run(
     'quantized',

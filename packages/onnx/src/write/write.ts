@@ -176,7 +176,7 @@ function checkMeanings(carried: readonly ForeignNode[], opset: number): void {
     throw errors.unsupportedModel(
       `${changed.slice(0, 4).join(', ')}${changed.length > 4 ? ` and ${changed.length - 4} more` : ''} would mean something else in operator set ${opset}, which dqc writes`,
       null,
-      `export the model with operator set ${BASE_OPSET} or newer`,
+      `export the model with operator set ${BASE_OPSET} or newer; the first operator that dqc only carries is ${carried[0]!.proto.opType}, and what follows it is carried along; --shape settles sizes that are open`,
     )
 }
 
