@@ -492,15 +492,15 @@ export const pow = binary({
     )
   },
 })
-const wholes = (b: Builder, node: Node, dy: Value): (Value | null)[] => {
+/** Of a remainder z = x − y·q, q whole and constant between jumps: ∂z/∂y = −q, which is (z − x)/y. */
+const remainderGrad: Binary['grad'] = (b, node, dy, wanted) => {
   const [x, y] = node.inputs as [Value, Value]
-  const quotient = (): Value => b.emit(div, [b.emit(sub, [node.outputs[0]!, x], {}), y], {})
   return both(
     b,
     node,
-    [true, true],
+    wanted,
     () => dy,
-    () => mulBy(b, dy, quotient()),
+    () => mulBy(b, dy, b.emit(div, [b.emit(sub, [node.outputs[0]!, x], {}), y], {})),
   )
 }
 /** z = x − y·⌊x/y⌋: the remainder with the sign of y */
@@ -511,14 +511,14 @@ export const mod = binary({
     const z = x % y
     return z !== 0 && z < 0 !== y < 0 ? z + y : z
   },
-  grad: wholes,
+  grad: remainderGrad,
 })
 /** z = x − y·trunc(x/y): the remainder with the sign of x */
 export const fmod = binary({
   name: 'fmod',
   spec: 'ONNX Mod-13, fmod = 1; C11 §7.12.10.1',
   f: (x, y) => x % y,
-  grad: wholes,
+  grad: remainderGrad,
 })
 /** z = min(x, y); a tie belongs to x */
 export const minimum = binary({

@@ -178,7 +178,10 @@ const siluWrite: Write = (w, node, [x], outs) => {
   w.node('Mul', [x!, gate], outs)
 }
 
-/** x no further out than its grid reaches, in steps of s where channels have scales of their own; and x itself, in the same unit. */
+/**
+ * x no further out than its grid reaches, in steps of s where channels have scales of their own; and x itself, in the same unit. A quantizer and
+ * its gradient write the same nodes, which the runtime then computes once.
+ */
 function clipped(w: NodeWriter, node: Node<core.GridEnds>, x: string, s: string): { from: string; inside: string; unit: string } {
   const { lo, hi, axis } = node.attrs
   const [value, scale] = node.inputs as [Value, Value]

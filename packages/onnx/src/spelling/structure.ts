@@ -197,18 +197,15 @@ const resizeRead: Read = (r) => {
       return to / d
     })
   // Before operator set 11 the nearest element lay before a place when it grew, behind it when it shrank.
-  if (old && mode === 'nearest' && ratio.some((k) => k < 1) && ratio.some((k) => k > 1))
+  const shrinks = ratio.some((k) => k < 1)
+  if (old && mode === 'nearest' && shrinks && ratio.some((k) => k > 1))
     throw new Foreign('a resize that grows along one axis and shrinks along another')
   const attrs: core.ResizeAttrs = {
     sizes: fixed,
     scales: ratio,
     mode: (mode === 'bilinear' ? 'linear' : mode) as core.ResizeAttrs['mode'],
     coordinates: coordinates as core.ResizeAttrs['coordinates'],
-    nearest: (old
-      ? ratio.some((k) => k < 1)
-        ? 'ceil'
-        : 'floor'
-      : r.string('nearest_mode', 'round_prefer_floor')) as core.ResizeAttrs['nearest'],
+    nearest: (old ? (shrinks ? 'ceil' : 'floor') : r.string('nearest_mode', 'round_prefer_floor')) as core.ResizeAttrs['nearest'],
     cubicA: r.float('cubic_coeff_a', -0.75),
     excludeOutside: r.int('exclude_outside', 0) === 1,
   }
@@ -260,19 +257,22 @@ export const read: Record<string, Read> = {
 const resizeWrite: Write = (w, node, [x], outs) => {
   const a = node.attrs as core.ResizeAttrs
   if (a.coordinates === 'half_pixel_symmetric') w.atLeast(19)
-  const [from, to] = [shapeOf(node.inputs[0]), shapeOf(node.outputs[0])]
+  const from = shapeOf(node.inputs[0])
   // Scales give these sizes by themselves, whatever the batch, unless rounding comes in between.
   const byScale = a.sizes.every((d, i) => d === null || Math.floor(Math.fround((from[i] as number) * Math.fround(a.scales[i]!))) === d)
   let [sizes, scales] = ['', '']
   if (byScale) scales = w.constant(core.tensorOf('float32', [a.scales.length], a.scales))
   else {
-    // Sizes of every axis: runtimes lose those of some axes when they turn layouts round. The first ones, a symbolic batch among them, are the input's.
-    const first = a.sizes.findIndex((d) => d !== null)
-    const own = w.constant(shapeTensor(to.slice(first).map((d) => d as number)))
-    const [shape, kept] = [w.temp('shape'), w.temp('kept')]
+    // Sizes of every axis: runtimes lose those of some axes when they turn layouts round. Axes without one, a symbolic batch among them, keep the input's.
+    const shape = w.temp('shape')
     w.node('Shape', [x!], [shape])
-    w.node('Slice', [shape, w.constant(shapeTensor([0])), w.constant(shapeTensor([first]))], [kept])
-    w.node('Concat', [kept, own], [(sizes = w.temp('sizes'))], [int('axis', 0)])
+    const each = a.sizes.map((d, i) => {
+      if (d !== null) return w.constant(shapeTensor([d]))
+      const kept = w.temp('kept')
+      w.node('Slice', [shape, w.constant(shapeTensor([i])), w.constant(shapeTensor([i + 1]))], [kept])
+      return kept
+    })
+    w.node('Concat', each, [(sizes = w.temp('sizes'))], [int('axis', 0)])
   }
   w.node('Resize', trimmed([x!, '', scales, sizes]), outs, [
     string('mode', a.mode),
