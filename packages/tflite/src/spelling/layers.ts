@@ -410,15 +410,10 @@ const transposedWrite: Write = (w, node) => {
     throw errors.unsupportedTarget(`a transposed convolution with pads [${a.pads}] and output padding [${a.outputPadding}]`)
   const whole = padding === null ? shape.map((d, i) => (i < 2 ? d : d + a.pads[i - 2]! + ends[i - 2]!)) : shape
   const weights = w.weights(turn(t, [1, 2, 3, 0]), wv.quant, 0, wv.name, false)
-  const inputs = [
-    w.ints(PERM_TO_FILE.map((k) => whole[k]!)),
-    weights,
-    w.tensor(x, 'file'),
-    biasTensor(w, bv, O, x, wv, node.outputs[0]!.name),
-  ]
+  const inFile = (s: readonly number[]): number[] => PERM_TO_FILE.map((k) => s[k]!)
+  const inputs = [w.ints(inFile(whole)), weights, w.tensor(x, 'file'), biasTensor(w, bv, O, x, wv, node.outputs[0]!.name)]
   w.output(node, 'file', true, (out, fusedActivationFunction) => {
-    const sizes = (s: readonly number[]): number[] => PERM_TO_FILE.map((k) => s[k]!)
-    const to = padding === null ? w.temp(sizes(whole), node.outputs[0]!.quant) : out
+    const to = padding === null ? w.temp(inFile(whole), node.outputs[0]!.quant) : out
     w.add('TRANSPOSE_CONV', {
       inputs,
       outputs: [to],
@@ -430,7 +425,7 @@ const transposedWrite: Write = (w, node) => {
     })
     if (padding !== null) return
     w.add('SLICE', {
-      inputs: [to, w.ints(sizes([0, 0, a.pads[0]!, a.pads[1]!])), w.ints(sizes(shape))],
+      inputs: [to, w.ints(inFile([0, 0, a.pads[0]!, a.pads[1]!])), w.ints(inFile(shape))],
       outputs: [out],
       options: ['SliceOptions', {}],
       version: node.outputs[0]!.quant ? 2 : 1,
