@@ -23,6 +23,19 @@ const valid = ajv.compile(schema)
 
 const one = async (model: string | Uint8Array, o: ConvertOptions): Promise<Report> => (await convert(model, o)).reports[0]!
 
+/** Constants of normal numbers. */
+const drawnIn = (b: core.Builder): ((shape: number[]) => core.Value) => {
+  const random = core.createRandom(4)
+  return (shape) =>
+    b.constant(
+      core.tensorOf(
+        'float32',
+        shape,
+        Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
+      ),
+    )
+}
+
 describe('convert', () => {
   for (const bits of [8, 6, 5, 4, 3, 2])
     for (const format of ['qoperator', 'qdq'] as const)
@@ -127,15 +140,7 @@ describe('convert', () => {
 
   it('interpolations between elements of one grid may end a step off, and the report says so', async () => {
     const b = core.createBuilder()
-    const random = core.createRandom(4)
-    const drawn = (shape: number[]): core.Value =>
-      b.constant(
-        core.tensorOf(
-          'float32',
-          shape,
-          Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
-        ),
-      )
+    const drawn = drawnIn(b)
     const same = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1 }
     const x = b.input('x', { dtype: 'float32', shape: ['N', 3, 8, 8] })
     const r = b.emit(core.relu, [b.emit(core.conv, [x, drawn([8, 3, 3, 3]), null], same)], {})
@@ -182,15 +187,7 @@ describe('convert', () => {
 
   it('dense layers over a sequence keep an open batch, in either format', async () => {
     const b = core.createBuilder()
-    const random = core.createRandom(4)
-    const drawn = (shape: number[]): core.Value =>
-      b.constant(
-        core.tensorOf(
-          'float32',
-          shape,
-          Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
-        ),
-      )
+    const drawn = drawnIn(b)
     const x = b.input('x', { dtype: 'float32', shape: ['N', 5, 6] })
     const h = b.emit(core.relu, [b.emit(core.dense, [x, drawn([8, 6]), drawn([8])], {})], {})
     const model = writeModel(b.build('float', [b.emit(core.dense, [h, drawn([4, 8]), drawn([4])], {})]))
@@ -213,15 +210,7 @@ describe('convert', () => {
   it('a batch that the file fixes takes any number of samples, to calibrate, to attack and to measure', async () => {
     const fixed = (samples: number | string): Uint8Array => {
       const b = core.createBuilder()
-      const random = core.createRandom(4)
-      const drawn = (shape: number[]): core.Value =>
-        b.constant(
-          core.tensorOf(
-            'float32',
-            shape,
-            Float32Array.from({ length: core.sizeOf(shape) }, () => random.normal()),
-          ),
-        )
+      const drawn = drawnIn(b)
       const x = b.input('x', { dtype: 'float32', shape: [samples, 12] })
       const h = b.emit(core.relu, [b.emit(core.dense, [x, drawn([16, 12]), drawn([16])], {})], {})
       return writeModel(b.build('float', [b.emit(core.dense, [h, drawn([4, 16]), drawn([4])], {})]))

@@ -239,7 +239,8 @@ describe('grids that several values share', () => {
     const graph = b.build('float', [y])
     const prepared = core.prepare(graph)
     assert.ok(prepared.nodes.some((n) => n.outputs[0]!.name === 'reshape'))
-    assert.deepEqual(numbersOf(evaluate(prepared, [image(1)])[0]!).length, 6)
+    const [have, want] = [prepared, graph].map((g) => numbersOf(evaluate(g, [image(1)])[0]!) as Float32Array)
+    want!.forEach((v, i) => assert.ok(Math.abs(have![i]! - v) < 1e-5))
   })
 
   it('a constant yet to come keeps its name beside the constants that passes make', () => {
